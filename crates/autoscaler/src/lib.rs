@@ -1,0 +1,1 @@
+//! The KPA decision (pure) and its shell.

@@ -1,0 +1,1 @@
+//! Reconcilers on kube-rs, one module per kind.

@@ -1,0 +1,1 @@
+//! Listeners, route table, activation, concurrency gate, balancing, proxying.

@@ -1,0 +1,1 @@
+//! References, registry client and server, content store, unpacking, writing layers.

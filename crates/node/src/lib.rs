@@ -1,0 +1,1 @@
+//! The kubelet's role on this machine: instances, networks, volumes, probes, logs.

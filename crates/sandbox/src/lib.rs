@@ -1,0 +1,1 @@
+//! One running instance: the container launcher and its keeper process.

@@ -1,0 +1,1 @@
+//! Revisioned, watchable objects: durable and ephemeral; compare-and-swap, watch-from, compaction.
