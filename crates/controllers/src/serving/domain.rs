@@ -1,0 +1,46 @@
+//! Where services live: hosts and URLs.
+
+use dormouse_api::vocabulary::CLUSTER_DOMAIN;
+
+/// The suffix of public hosts and the port that URLs carry.
+///
+/// The default needs no DNS: `*.localhost` is this machine (RFC 6761), so curl and browsers open it as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// For example `localhost`.
+    pub suffix: String,
+    /// The gateway's port; `None` when it is 80 and URLs need none.
+    pub port: Option<u16>,
+}
+
+impl Domain {
+    /// `<name>.<namespace>.<suffix>`.
+    pub fn host(&self, name: &str, namespace: &str) -> String {
+        format!("{name}.{namespace}.{}", self.suffix)
+    }
+
+    /// The public URL of `name`.
+    pub fn url(&self, name: &str, namespace: &str) -> String {
+        match self.port {
+            Some(port) => format!("http://{}:{port}", self.host(name, namespace)),
+            None => format!("http://{}", self.host(name, namespace)),
+        }
+    }
+}
+
+/// The hosts under which `name` is reached from inside, shortest first.
+pub(crate) fn cluster_hosts(name: &str, namespace: &str) -> Vec<String> {
+    vec![
+        format!("{name}.{namespace}"),
+        format!("{name}.{namespace}.svc"),
+        format!("{name}.{namespace}.{CLUSTER_DOMAIN}"),
+    ]
+}
+
+/// The URL of `name` inside.
+pub(crate) fn cluster_url(name: &str, namespace: &str) -> String {
+    format!("http://{name}.{namespace}.{CLUSTER_DOMAIN}")
+}
+
+/// The name of the gateway's private side that placeholder Services point at.
+pub(crate) const INTERNAL_GATEWAY: &str = "gateway-internal.knative-serving.svc.cluster.local";
