@@ -1,7 +1,8 @@
 //! `dormouse image …`: the content store from the command line.
 
+use std::collections::HashSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -19,7 +20,7 @@ const DEFAULT_REGISTRY: &str = "127.0.0.1:5000";
 /// Names the reference, the file or the digest that failed.
 pub async fn run(args: &Image, out: &mut dyn Write) -> anyhow::Result<()> {
     let images = open(&args.data.data_dir)?;
-    let auth = Auth::from_environment();
+    let auth = stored_credentials()?;
     match &args.verb {
         ImageVerb::Pull { reference } => {
             let digest = images.pull(reference, &auth, Arc::new(Silent)).await?;
@@ -32,11 +33,12 @@ pub async fn run(args: &Image, out: &mut dyn Write) -> anyhow::Result<()> {
         }
         ImageVerb::Ls => {
             for image in images.list().await? {
-                writeln!(out, "{}\t{}\t{}", image.name, image.digest, image.size)?;
+                writeln!(out, "{}\t{}\t{}", image.reference, image.digest, image.bytes)?;
             }
         }
         ImageVerb::Rm { reference } => {
-            images.remove(reference).await?;
+            // While a platform runs the sweep is postponed to it: it knows what its revisions need.
+            images.remove(reference, &HashSet::new()).await?;
         }
         ImageVerb::Import { path, name } => {
             for (name, digest) in images.import(path, name.as_deref()).await? {
@@ -71,6 +73,22 @@ fn open(data_dir: &Path) -> anyhow::Result<Images> {
     let registry = State::read(data_dir)?.map_or_else(|| DEFAULT_REGISTRY.to_owned(), |state| state.registry);
     Images::open(&data_dir.join("images"), Config { local_hosts: local_hosts(&registry), ..Config::default() })
         .with_context(|| format!("open the image store in {}", data_dir.display()))
+}
+
+/// The credentials that docker, podman and skopeo have stored for this user, first found first.
+#[expect(clippy::disallowed_methods, reason = "command-line tools share these variables")]
+fn stored_credentials() -> anyhow::Result<Auth> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let mut files = Vec::new();
+    files.extend(std::env::var("REGISTRY_AUTH_FILE").ok().map(PathBuf::from));
+    files.extend(std::env::var("DOCKER_CONFIG").ok().map(|directory| Path::new(&directory).join("config.json")));
+    files.push(Path::new(&home).join(".docker/config.json"));
+    files.push(Path::new(&home).join(".config/containers/auth.json"));
+    let mut auth = Auth::anonymous();
+    for file in files.iter().filter(|file| file.is_file()) {
+        auth = auth.or(Auth::from_file(file)?);
+    }
+    Ok(auth)
 }
 
 /// The names under which the registry at `address` is reached from this machine.
