@@ -1,0 +1,7 @@
+//! The Configuration kind.
+
+mod lifecycle;
+mod types;
+
+pub use lifecycle::*;
+pub use types::*;

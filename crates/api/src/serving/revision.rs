@@ -1,0 +1,9 @@
+//! The Revision kind.
+
+pub(crate) mod defaults;
+mod lifecycle;
+mod types;
+pub(crate) mod validation;
+
+pub use lifecycle::*;
+pub use types::*;

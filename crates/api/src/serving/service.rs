@@ -1,0 +1,7 @@
+//! The Service kind.
+
+mod lifecycle;
+mod types;
+
+pub use lifecycle::*;
+pub use types::*;

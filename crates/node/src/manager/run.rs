@@ -1,0 +1,575 @@
+//! The life of one instance: wait for the image, take a network and a slot, launch, probe, serve, drain, end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dormouse_base::clock;
+
+use crate::instance::{Event, Exit, Lifecycle, Phase, Step};
+use crate::manager::cell::{Cell, Container, Ended, Label};
+use crate::manager::{Manager, Preparation};
+use crate::network::Network;
+use crate::pool::Slot;
+use crate::probe::{self, Probe};
+use crate::tell::Note;
+use crate::template::{Identity, Restart, Skeleton};
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+/// The keeper does not answer that a killed sandbox is gone: give up waiting after this.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How an instance is asked whether it is well.
+#[derive(Clone, Debug)]
+struct Care {
+    port: u16,
+    readiness: Probe,
+    liveness: Option<Probe>,
+    startup: Option<Probe>,
+    grace: Duration,
+}
+
+impl From<&Skeleton> for Care {
+    fn from(skeleton: &Skeleton) -> Self {
+        Self {
+            port: skeleton.port,
+            readiness: skeleton.readiness.clone(),
+            liveness: skeleton.liveness.clone(),
+            startup: skeleton.startup.clone(),
+            grace: skeleton.grace,
+        }
+    }
+}
+
+/// A running sandbox that is taken over.
+pub(super) struct Adopted {
+    pub(super) id: String,
+    pub(super) label: Label,
+    pub(super) network: Network,
+    pub(super) slot: Slot,
+}
+
+/// When which probe is due, and how often it has failed or passed in a row.
+struct Schedule {
+    started: Instant,
+    attempt: u32,
+    passed: u32,
+    failed: u32,
+    live_failed: u32,
+    next_ready: Option<Instant>,
+    next_live: Option<Instant>,
+    startup: bool,
+}
+
+enum Checked {
+    Ready(Result<(), String>),
+    Live(Result<(), String>),
+}
+
+/// The whole life. Everything it took is given back when it returns.
+pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopted>) {
+    let mut restarts = 0;
+    let mut network = None;
+    let mut running = None;
+    if let Some(adopted) = adopted {
+        restarts = adopted.label.restarts;
+        network = Some(adopted.network);
+        let care = Care {
+            port: adopted.label.port,
+            readiness: Probe::tcp(adopted.label.port),
+            liveness: None,
+            startup: None,
+            grace: Duration::from_secs(adopted.label.grace_seconds),
+        };
+        running = Some((adopted.id, adopted.slot, care));
+    }
+    let grace = running.as_ref().map_or(Duration::from_secs(30), |(_, _, care)| care.grace);
+    let mut life = Lifecycle::new(grace, restarts, clock::now());
+    loop {
+        let (id, slot, mut care) = match running.take() {
+            Some(running) => running,
+            None => {
+                let Some(skeleton) = prepared(&manager, &cell).await else { break };
+                life.set_grace(skeleton.grace);
+                match launch(&manager, &cell, &skeleton, &mut network, life.restarts).await {
+                    Ok((id, slot)) => (id, slot, Care::from(skeleton.as_ref())),
+                    Err(failure) => {
+                        cell.facts().container = Container::Waiting {
+                            reason: failure.reason.to_owned(),
+                            message: failure.message.clone(),
+                        };
+                        manager.note(&cell, Note::warning("Failed", failure.message.clone()));
+                        if let Some(mut ended) = failure.ended {
+                            ended.message = failure.message;
+                            ended_now(&cell, ended);
+                        }
+                        manager.pod_changed(&cell);
+                        if !after_exit(&manager, &cell, &mut life, Restart::Always).await {
+                            break;
+                        }
+                        continue;
+                    }
+                }
+            }
+        };
+        // Probes of an adopted instance come from its Deployment, if that still says the same.
+        if let Preparation::Ready(skeleton) = manager.preparation(&cell)
+            && care.liveness.is_none()
+        {
+            care = Care::from(skeleton.as_ref());
+            life.set_grace(care.grace);
+        }
+        let address = network.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |network| network.address);
+        let exit = attend(&manager, &cell, &mut life, &care, &id, address).await;
+        manager.forget_sandbox(&id);
+        let started = match cell.facts().container {
+            Container::Running { since } => Some(since),
+            _ => None,
+        };
+        let ended = Ended {
+            code: exit.code,
+            signal: exit.signal,
+            reason: exit.reason().to_owned(),
+            message: if exit.code == 0 || exit.oom { String::new() } else { manager.last_words(&cell) },
+            started,
+            finished: clock::timestamp(),
+            sandbox: id,
+        };
+        ended_now(&cell, ended);
+        manager.slots().discard(slot);
+        let restart = match manager.preparation(&cell) {
+            Preparation::Ready(skeleton) => skeleton.restart,
+            _ => Restart::Always,
+        };
+        if !after_exit(&manager, &cell, &mut life, restart).await {
+            break;
+        }
+    }
+    cell.facts().ready = false;
+    manager.finished(&cell, network);
+}
+
+fn ended_now(cell: &Cell, ended: Ended) {
+    let mut facts = cell.facts();
+    facts.container = Container::Ended(ended.clone());
+    facts.last = Some(ended);
+    facts.ready = false;
+    facts.ready_changed = clock::timestamp();
+    facts.sandbox = None;
+    facts.pid = None;
+    facts.previous_log = facts.log.take();
+}
+
+/// Waits for the image and the plan; `None` when the instance is asked to end first.
+async fn prepared(manager: &Manager, cell: &Arc<Cell>) -> Option<Arc<Skeleton>> {
+    let mut preparation = manager.preparations(cell)?;
+    loop {
+        if cell.stop_asked().is_some() {
+            return None;
+        }
+        let now = preparation.borrow_and_update().clone();
+        match now {
+            Preparation::Ready(skeleton) => return Some(skeleton),
+            Preparation::Failed { reason, message } => {
+                cell.facts().container = Container::Waiting { reason, message };
+                manager.pod_changed(cell);
+            }
+            Preparation::Pending => {}
+        }
+        tokio::select! {
+            biased; // Both only wake the loop, which looks again.
+            () = cell.wake.notified() => {}
+            changed = preparation.changed() => if changed.is_err() { return None },
+        }
+    }
+}
+
+struct Failure {
+    reason: &'static str,
+    message: String,
+    ended: Option<Ended>,
+}
+
+async fn launch(
+    manager: &Manager,
+    cell: &Arc<Cell>,
+    skeleton: &Skeleton,
+    network: &mut Option<Network>,
+    restarts: u32,
+) -> Result<(String, Slot), Failure> {
+    let failed = |error: &crate::Error| Failure {
+        reason: "CreateContainerError",
+        message: dormouse_base::chain(error),
+        ended: None,
+    };
+    let own = match network.take() {
+        Some(network) => network,
+        None => manager.networks().take().await.map_err(|error| failed(&error))?,
+    };
+    let own = network.insert(own);
+    let slot = manager.slots().take().map_err(|error| failed(&error))?;
+    let result = launch_in(manager, cell, skeleton, own, &slot, restarts).await;
+    match result {
+        Ok(id) => Ok((id, slot)),
+        Err(failure) => {
+            manager.slots().discard(slot);
+            Err(failure)
+        }
+    }
+}
+
+async fn launch_in(
+    manager: &Manager,
+    cell: &Arc<Cell>,
+    skeleton: &Skeleton,
+    network: &Network,
+    slot: &Slot,
+    restarts: u32,
+) -> Result<String, Failure> {
+    let id = format!("{}_{}_{restarts}", cell.key.namespace, cell.pod);
+    let log = manager.log_path(&id);
+    let failed = |error: crate::Error| Failure {
+        reason: "CreateContainerError",
+        message: dormouse_base::chain(&error),
+        ended: None,
+    };
+    let limits = slot.cgroup.set_limits(&skeleton.limits);
+    limits.map_err(|source| failed(crate::Error::Sandbox { step: "set the limits", source }))?;
+    for name in skeleton.scratch() {
+        let path = slot.work_dir.join("volumes").join(name);
+        make_scratch(&path).map_err(failed)?;
+    }
+    let now = clock::timestamp();
+    let label = Label {
+        namespace: cell.key.namespace.to_string(),
+        deployment: cell.key.name.to_string(),
+        pod: cell.pod.clone(),
+        uid: cell.uid.clone(),
+        hash: cell.template.hash.clone(),
+        network: network.number,
+        slot: slot.name.clone(),
+        restarts,
+        port: skeleton.port,
+        grace_seconds: skeleton.grace.as_secs(),
+        digest: skeleton.digest.clone(),
+        log: log.clone(),
+        created: cell.facts().created.as_second(),
+        started: now.as_second(),
+    };
+    let plan = skeleton.plan(Identity {
+        id: id.clone(),
+        label: serde_json::to_string(&label).unwrap_or_default(),
+        pod: &cell.pod,
+        uid: &cell.uid,
+        address: network.address,
+        gateway: manager.networks().gateway(),
+        netns: network.netns.clone(),
+        cgroup: slot.cgroup.plan(),
+        work_dir: slot.work_dir.clone(),
+        log: log.clone(),
+    });
+    manager.expect_sandbox(&id, cell);
+    match manager.launcher().launch(plan).await {
+        Ok(pid) => {
+            let mut facts = cell.facts();
+            facts.address = Some(SocketAddr::from((network.address, skeleton.port)));
+            facts.container = Container::Running { since: now };
+            facts.restarts = restarts;
+            facts.sandbox = Some(id.clone());
+            facts.pid = Some(pid);
+            facts.digest.clone_from(&skeleton.digest);
+            facts.log = Some(log);
+            Ok(id)
+        }
+        Err(error) => {
+            manager.forget_sandbox(&id);
+            let message = dormouse_base::chain(&error);
+            let is_theirs = matches!(error.class().origin, dormouse_base::class::Origin::Caller);
+            // The program of the image cannot be executed: told as an exit, as container engines do.
+            let ended = is_theirs.then(|| Ended {
+                code: 127,
+                signal: None,
+                reason: "StartError".to_owned(),
+                message: message.clone(),
+                started: Some(now),
+                finished: now,
+                sandbox: id,
+            });
+            Err(Failure { reason: if is_theirs { "RunContainerError" } else { "CreateContainerError" }, message, ended })
+        }
+    }
+}
+
+fn make_scratch(path: &PathBuf) -> crate::Result<()> {
+    std::fs::create_dir_all(path).map_err(crate::Error::path("create", path))?;
+    // Any user of the image may write its scratch space.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(path, mode).map_err(crate::Error::path("open to all", path))
+}
+
+/// After an exit: waits for the next start. `false` when the instance is over.
+async fn after_exit(manager: &Manager, cell: &Arc<Cell>, life: &mut Lifecycle, restart: Restart) -> bool {
+    if cell.stop_asked().is_some() {
+        life.on(&Event::StopRequested, clock::now());
+    }
+    let clean = matches!(&cell.facts().container, Container::Ended(ended) if ended.code == 0);
+    let over = match restart {
+        Restart::Always => false,
+        Restart::OnFailure => clean,
+        Restart::Never => true,
+    };
+    if over || life.on(&Event::Exited, clock::now()) == Step::Finish {
+        return false;
+    }
+    manager.withdraw(cell).await;
+    let Phase::Waiting(until) = life.phase else { return false };
+    let wait = until.saturating_duration_since(clock::now());
+    if !wait.is_zero() {
+        let message = format!(
+            "back-off {}s restarting failed container={} pod={}",
+            wait.as_secs(),
+            cell.template.spec.containers.first().map_or("", |container| &container.name),
+            cell.pod
+        );
+        cell.facts().container =
+            Container::Waiting { reason: "CrashLoopBackOff".to_owned(), message: message.clone() };
+        manager.note(cell, Note::warning("BackOff", message));
+    }
+    manager.pod_changed(cell);
+    loop {
+        if cell.stop_asked().is_some() {
+            life.on(&Event::StopRequested, clock::now());
+            return false;
+        }
+        tokio::select! {
+            biased; // A request to end goes first.
+            () = cell.wake.notified() => {}
+            () = clock::sleep_until(until) => break,
+        }
+    }
+    life.on(&Event::BackoffOver, clock::now()) == Step::Launch
+}
+
+/// Looks after a running container until it has ended.
+async fn attend(
+    manager: &Manager,
+    cell: &Arc<Cell>,
+    life: &mut Lifecycle,
+    care: &Care,
+    id: &str,
+    address: Ipv4Addr,
+) -> Exit {
+    let mut schedule = Schedule::new(care, clock::now());
+    let mut kill_at: Option<Instant> = None;
+    let mut noted = false;
+    loop {
+        if let Some(exit) = cell.exit_of(id) {
+            return exit;
+        }
+        if let Some(grace) = cell.stop_asked()
+            && life.counts()
+        {
+            if let Some(grace) = grace {
+                life.set_grace(grace.min(care.grace));
+            }
+            let step = life.on(&Event::StopRequested, clock::now());
+            manager.withdraw(cell).await;
+            if step == Step::Terminate {
+                terminate(manager, cell, id).await;
+            }
+            continue;
+        }
+        match life.phase {
+            Phase::Draining => {
+                let endpoint = SocketAddr::from((address, care.port));
+                let limit = clock::now() + life.grace();
+                tokio::select! {
+                    biased; // The end of the container goes first; the drain may be asked for again.
+                    () = cell.wake.notified() => {}
+                    () = manager.idle(endpoint, limit) => {
+                        life.on(&Event::Drained, clock::now());
+                        terminate(manager, cell, id).await;
+                    }
+                }
+            }
+            Phase::Stopping(until) => {
+                let until = kill_at.unwrap_or(until);
+                tokio::select! {
+                    biased; // The end of the container goes first.
+                    () = cell.wake.notified() => {}
+                    () = clock::sleep_until(until) => {
+                        if kill_at.is_some() {
+                            tracing::warn!(sandbox = id, "killed, but its end was not told");
+                            return Exit::new(None, Some(SIGKILL), false);
+                        }
+                        life.on(&Event::GraceOver, clock::now());
+                        kill(manager, id).await;
+                        kill_at = Some(clock::now() + KILL_PATIENCE);
+                    }
+                }
+            }
+            _ => {
+                let wake = cell.wake.notified();
+                let checked = tokio::select! {
+                    biased; // What happened goes before what is asked; a probe that is dropped is asked again.
+                    () = wake => None,
+                    checked = schedule.next(care, life.phase, address, manager, id) => Some(checked),
+                };
+                let Some(checked) = checked else { continue };
+                let (step, unhealthy) = schedule.take(checked, care, life);
+                if let Some((what, why)) = unhealthy {
+                    let fatal = what != "Readiness" && schedule.is_fatal(care);
+                    if fatal || (!noted && life.phase != Phase::Starting) {
+                        noted = true;
+                        manager.note(cell, Note::warning("Unhealthy", format!("{what} probe failed: {why}")));
+                    }
+                    if fatal {
+                        manager.withdraw(cell).await;
+                        manager.note(cell, Note::normal("Killing", format!(
+                            "Container failed {} probe, will be restarted", what.to_lowercase())));
+                        kill(manager, id).await;
+                        schedule.rest(clock::now());
+                    }
+                }
+                match step {
+                    Step::Publish => manager.ready(cell),
+                    Step::Withdraw => manager.withdraw(cell).await,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+async fn terminate(manager: &Manager, cell: &Arc<Cell>, id: &str) {
+    if let Some(container) = cell.template.spec.containers.first() {
+        manager.note(cell, Note::normal("Killing", format!("Stopping container {}", container.name)));
+    }
+    // It may have ended meanwhile; its end is in the inbox then.
+    let _ = manager.launcher().signal(id, SIGTERM).await;
+}
+
+async fn kill(manager: &Manager, id: &str) {
+    let _ = manager.launcher().signal(id, SIGKILL).await;
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    fn new(care: &Care, now: Instant) -> Self {
+        let delay = care.startup.as_ref().unwrap_or(&care.readiness).initial_delay;
+        Self {
+            started: now,
+            attempt: 0,
+            passed: 0,
+            failed: 0,
+            live_failed: 0,
+            next_ready: (!delay.is_zero()).then(|| now + delay),
+            next_live: care.liveness.as_ref().map(|live| now + live.initial_delay.max(live.wait_while_running())),
+            startup: care.startup.is_some(),
+        }
+    }
+
+    /// After a kill nothing is asked until the end is told.
+    fn rest(&mut self, now: Instant) {
+        self.next_ready = Some(now + KILL_PATIENCE);
+        self.next_live = None;
+        self.live_failed = 0;
+        self.failed = 0;
+    }
+
+    /// Waits for the next probe that is due and asks it. Cancel-safe: nothing changes before it is complete.
+    async fn next(&self, care: &Care, phase: Phase, address: Ipv4Addr, manager: &Manager, id: &str) -> Checked {
+        let now = clock::now();
+        let launcher = manager.launcher();
+        if let (Some(at), Some(live), false) = (self.next_live, &care.liveness, self.startup)
+            && at <= self.next_ready.unwrap_or(now + Duration::from_millis(50)).max(now)
+        {
+            clock::sleep_until(at).await;
+            return Checked::Live(live.ask(address, launcher, id).await);
+        }
+        let probe = care.startup.as_ref().filter(|_| self.startup).unwrap_or(&care.readiness);
+        match self.next_ready {
+            Some(at) => clock::sleep_until(at).await,
+            None if phase == Phase::Starting && self.attempt > 0 => {
+                probe::pause(probe.wait_while_starting(self.attempt)).await;
+            }
+            None => {}
+        }
+        Checked::Ready(probe.ask(address, launcher, id).await)
+    }
+
+    /// Counts an answer; tells the step and what is unhealthy.
+    fn take(
+        &mut self,
+        checked: Checked,
+        care: &Care,
+        life: &mut Lifecycle,
+    ) -> (Step, Option<(&'static str, String)>) {
+        let now = clock::now();
+        match checked {
+            Checked::Live(result) => {
+                let wait = care.liveness.as_ref().map(Probe::wait_while_running);
+                self.next_live = wait.map(|wait| now + wait);
+                match result {
+                    Ok(()) => {
+                        self.live_failed = 0;
+                        (Step::Stay, None)
+                    }
+                    Err(why) => {
+                        self.live_failed += 1;
+                        (Step::Stay, Some(("Liveness", why)))
+                    }
+                }
+            }
+            Checked::Ready(result) => {
+                self.attempt = self.attempt.saturating_add(1);
+                let probe = care.startup.as_ref().filter(|_| self.startup).unwrap_or(&care.readiness);
+                match result {
+                    Ok(()) => {
+                        self.failed = 0;
+                        self.passed += 1;
+                        self.next_ready = None;
+                        if self.startup {
+                            self.startup = false;
+                            self.passed = 0;
+                            self.next_live = care.liveness.as_ref().map(|live| now + live.initial_delay);
+                            return (Step::Stay, None);
+                        }
+                        if self.passed < probe.success_threshold {
+                            return (Step::Stay, None);
+                        }
+                        self.next_ready = Some(now + probe.wait_while_running());
+                        (life.on(&Event::ProbePassed, now), None)
+                    }
+                    Err(why) => {
+                        self.passed = 0;
+                        self.failed += 1;
+                        if life.phase == Phase::Starting {
+                            self.next_ready = None;
+                            let what = if self.startup { "Startup" } else { "Readiness" };
+                            return (Step::Stay, Some((what, why)));
+                        }
+                        self.next_ready = Some(now + probe.wait_while_running());
+                        if self.failed < probe.failure_threshold {
+                            return (Step::Stay, None);
+                        }
+                        (life.on(&Event::ProbeFailed, now), Some(("Readiness", why)))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the container must be restarted.
+    fn is_fatal(&self, care: &Care) -> bool {
+        let live = care.liveness.as_ref().is_some_and(|live| self.live_failed >= live.failure_threshold);
+        let startup = care.startup.as_ref().is_some_and(|startup| {
+            let allowed = startup.wait_while_running() * startup.failure_threshold + startup.initial_delay;
+            self.startup && clock::now().saturating_duration_since(self.started) >= allowed
+        });
+        live || startup
+    }
+}
