@@ -1,0 +1,104 @@
+//! The programs that scenarios use: ours, the example function, and the ones that users bring.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Where built tools are kept between runs.
+pub fn folder() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// The program under test, of the same profile as this one, brought up to date once per test process.
+///
+/// # Errors
+/// When it does not build.
+pub fn dormouse() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build_dormouse().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)
+}
+
+fn build_dormouse() -> Result<PathBuf> {
+    // target/<profile>/deps/it-<hash> or target/<profile>/dormouse-bench
+    let here = std::env::current_exe().context("where this test is")?;
+    let profile =
+        here.ancestors().skip(1).find(|path| !path.ends_with("deps")).context("the target folder")?;
+    let release = profile.ends_with("release");
+    if !release {
+        // All packages, so that the features of dependencies are those of the test run and nothing is built twice.
+        let cargo = option_env!("CARGO").unwrap_or("cargo");
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--workspace", "--bin", "dormouse"])
+            .current_dir(root())
+            .status()
+            .context("run cargo")?;
+        ensure!(status.success(), "cargo build --bin dormouse: {status}");
+    }
+    let binary = profile.join("dormouse");
+    ensure!(binary.exists(), "{} does not exist; `cargo xtask bench` builds it", binary.display());
+    Ok(binary)
+}
+
+/// `examples/hello` as a static binary.
+///
+/// # Errors
+/// When `rustc` cannot link statically.
+pub fn hello() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build_hello().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)
+}
+
+fn build_hello() -> Result<PathBuf> {
+    let source = root().join("examples/hello/main.rs");
+    let target = folder().join("hello");
+    let age = |path: &Path| path.metadata().and_then(|data| data.modified());
+    if let (Ok(built), Ok(written)) = (age(&target), age(&source))
+        && built > written
+    {
+        return Ok(target);
+    }
+    std::fs::create_dir_all(folder())?;
+    let temporary = folder().join(format!("hello.{}", std::process::id()));
+    let output = Command::new("rustc")
+        .args(["-O", "--edition", "2024", "-C", "target-feature=+crt-static", "-C", "panic=abort"])
+        .args(["-C", "strip=symbols", "-o"])
+        .arg(&temporary)
+        .arg(&source)
+        .output()
+        .context("run rustc")?;
+    ensure!(
+        output.status.success(),
+        "rustc {}: {}",
+        source.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::rename(&temporary, &target)?;
+    Ok(target)
+}
+
+/// A program of the user's: the one in `target/tools` if `cargo xtask test` built it, else the machine's.
+///
+/// # Errors
+/// When there is none, with the command that installs it.
+pub fn find(name: &str) -> Result<PathBuf> {
+    let ours = folder().join(name);
+    if ours.exists() {
+        return Ok(ours);
+    }
+    for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
+        let candidate = Path::new(folder).join(name);
+        if candidate.exists() {
+            return Ok(candidate);
+        }
+    }
+    bail!("{name} is not installed: run `cargo xtask test`, which installs what the tests need")
+}
