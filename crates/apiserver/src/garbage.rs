@@ -152,9 +152,13 @@ async fn collect(server: &Server) {
     let mut graph = Graph::default();
     let mut dirty = HashSet::new();
     for resource in store.resources() {
-        for stored in store.list(&resource, None).0 {
+        for (index, stored) in store.list(&resource, None).0.into_iter().enumerate() {
             if graph.put(&stored) {
                 dirty.insert(stored.key.clone());
+            }
+            if index % PARALLEL == PARALLEL - 1 {
+                // A hundred thousand objects must not keep a worker thread from everything else.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -285,7 +289,7 @@ async fn foreground(server: &Server, graph: &Graph, key: &ObjectKey, meta: &Meta
 }
 
 async fn delete(server: &Server, graph: &Graph, key: &ObjectKey, meta: &Meta) -> Result<(), Status> {
-    let Some((kind, named)) = named(key) else { return Ok(()) };
+    let Some((_, named)) = named(key) else { return Ok(()) };
     // Within a foreground deletion the whole tree goes leaves first.
     let leaving = meta
         .owner_references
@@ -301,7 +305,6 @@ async fn delete(server: &Server, graph: &Graph, key: &ObjectKey, meta: &Meta) ->
         uid: Some(meta.uid.clone()),
         ..DeleteOptions::default()
     };
-    let _ = kind;
     gone_is_fine(server.delete_object(&named, &options).await.map(|_| ()))
 }
 

@@ -86,8 +86,7 @@ pub(crate) fn match_namespace(object: &mut Value, namespace: Option<&str>) -> Re
 /// Fills what the server sets at creation. The name is already there.
 pub(crate) fn stamp_new(kind: &KindInfo, object: &mut Value, now: jiff::Timestamp) {
     let meta = meta_mut(object);
-    for name in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"]
-    {
+    for name in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         meta.remove(name);
     }
     meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -110,10 +109,17 @@ pub(crate) fn stamp_update(current: &Value, object: &mut Value) {
     for name in SERVER_OWNED {
         put(meta, name, at(current, &["metadata", name]).cloned());
     }
-    if !meta.contains_key("managedFields") {
-        put(meta, "managedFields", at(current, &["metadata", "managedFields"]).cloned());
-    }
     tidy(meta);
+}
+
+/// Whether two states differ in nothing but who manages them.
+pub(crate) fn same_but_managers(left: &Value, right: &Value) -> bool {
+    let bare = |value: &Value| {
+        let mut value = value.clone();
+        meta_mut(&mut value).remove("managedFields");
+        value
+    };
+    bare(left) == bare(right)
 }
 
 /// Moves the generation if anything but metadata and status changed.
@@ -135,18 +141,15 @@ fn same_desired(left: &Value, right: &Value) -> bool {
     desired(left) == desired(right)
 }
 
-/// Empty maps and lists mean absent; an emptied list of managers means that nobody manages.
+/// Empty maps and lists mean absent.
 fn tidy(meta: &mut Map<String, Value>) {
     for name in ["labels", "annotations"] {
         if meta.get(name).and_then(Value::as_object).is_some_and(Map::is_empty) {
             meta.remove(name);
         }
     }
-    for name in ["finalizers", "ownerReferences", "managedFields"] {
-        let empty = meta.get(name).and_then(Value::as_array).is_some_and(|list| {
-            list.is_empty() || (name == "managedFields" && list.iter().all(|entry| entry == &json!({})))
-        });
-        if empty {
+    for name in ["finalizers", "ownerReferences"] {
+        if meta.get(name).and_then(Value::as_array).is_some_and(Vec::is_empty) {
             meta.remove(name);
         }
     }
@@ -162,7 +165,7 @@ pub(crate) fn validate(kind: &KindInfo, current: Option<&Value>, object: &Value)
     validate_map(object, "labels", &mut causes);
     validate_map(object, "annotations", &mut causes);
     validate_owners(object, &mut causes);
-    validate_finalizers(current, object, &mut causes);
+    validate_finalizers(kind, current, object, &mut causes);
     if causes.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, causes)) }
 }
 
@@ -284,14 +287,15 @@ fn validate_owners(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn validate_finalizers(current: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
+fn validate_finalizers(kind: &KindInfo, current: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
     let path = ["metadata", "finalizers"];
     let finalizers = crate::json::texts(object, &path);
     let old = current.map(|current| crate::json::texts(current, &path)).unwrap_or_default();
     let deleting = current.is_some_and(|current| at(current, &["metadata", "deletionTimestamp"]).is_some());
     for finalizer in finalizers {
         let known = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
-        let qualified = finalizer.contains('/') && is_qualified(finalizer);
+        // Only built-in kinds insist on a domain; Knative's own are named `routes.serving.knative.dev`.
+        let qualified = (kind.custom || finalizer.contains('/')) && is_qualified(finalizer);
         if !(known || qualified || old.contains(&finalizer)) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             causes.push(invalid("metadata.finalizers", finalizer, why));

@@ -1,5 +1,6 @@
 //! The verbs on resources.
 
+pub(crate) mod apply;
 pub(crate) mod delete;
 pub(crate) mod logs;
 pub(crate) mod read;

@@ -8,6 +8,7 @@ mod configuration;
 mod context;
 mod domain;
 mod error;
+mod family;
 mod gc;
 mod labeler;
 mod resolve;

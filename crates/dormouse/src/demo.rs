@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use dormouse_base::clock;
-use dormouse_base::shutdown::Shutdown;
-use dormouse_base::task::Tasks;
 use dormouse_cli::args::{DataDir, Demo, Up};
 use dormouse_image::{BuildInput, BuildOptions};
 use http_body_util::{BodyExt, Empty};
@@ -18,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 
-use crate::up;
+use crate::{down, up};
 
 /// The function that is built: embedded so that the binary alone can run the demo.
 const SOURCE: &str = include_str!("../../../examples/hello/main.rs");
@@ -35,7 +33,7 @@ pub async fn run(args: &Demo, executable: PathBuf) -> anyhow::Result<()> {
         outcome = story(args, &home, executable) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
-    dormouse_node::remove_everything(&home).await.context("clean up the demo's platform")?;
+    down::sweep(&home.join("data")).await.context("clean up the demo's platform")?;
     std::fs::remove_dir_all(&home).with_context(|| format!("remove {}", home.display()))?;
     say("cleaned up", "no process, mount, namespace, bridge, cgroup or rule is left");
     outcome
@@ -60,8 +58,7 @@ async fn story(args: &Demo, home: &Path, executable: PathBuf) -> anyhow::Result<
         keep_instances: false,
         drain_seconds: 5,
     };
-    let tasks = Tasks::new(Shutdown::new());
-    let platform = up::start(&options, &executable, &tasks).await?;
+    let platform = up::start(&options, &executable).await?;
     timed("platform ready", started);
     let told = tell(args, &platform, &binary).await;
     platform.stop(false, Duration::from_secs(5)).await;

@@ -1,6 +1,7 @@
 //! `dormouse down` and `dormouse doctor`.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -32,10 +33,22 @@ pub(crate) async fn run(args: &Down, out: &mut dyn Write) -> anyhow::Result<()> 
         }
         writeln!(out, "stopped process {}", state.pid)?;
     }
-    dormouse_node::remove_everything(directory).await?;
-    State::remove(directory);
+    sweep(directory).await?;
     writeln!(out, "removed every process, mount, namespace, bridge, cgroup and firewall rule of {}", directory.display())?;
     writeln!(out, "objects and images are kept in {}; remove the directory to forget them", directory.display())?;
+    Ok(())
+}
+
+/// Ends a keeper that outlived its platform and removes everything outside the data directory.
+///
+/// # Errors
+/// Names what stayed.
+pub(crate) async fn sweep(directory: &Path) -> anyhow::Result<()> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    dormouse_node::remove_everything(directory).await?;
+    State::remove(directory);
     Ok(())
 }
 
@@ -45,12 +58,23 @@ pub(crate) async fn run(args: &Down, out: &mut dyn Write) -> anyhow::Result<()> 
 /// Names how many checks failed.
 pub(crate) fn doctor(args: &Doctor, out: &mut dyn Write) -> anyhow::Result<()> {
     let checks = dormouse_node::doctor(&args.data.data_dir);
-    let failed = checks.iter().filter(|check| !check.ok).count();
+    let failed = checks.iter().filter(|check| !check.ok && !check.optional).count();
     if args.output == "json" {
+        let checks: Vec<_> = checks
+            .iter()
+            .map(|check| {
+                serde_json::json!({"name": check.name, "ok": check.ok, "optional": check.optional,
+                    "detail": check.detail, "remedy": check.remedy})
+            })
+            .collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&checks)?)?;
     } else {
         for check in &checks {
-            let mark = if check.ok { "ok  " } else { "FAIL" };
+            let mark = match (check.ok, check.optional) {
+                (true, _) => "ok  ",
+                (false, true) => "warn",
+                (false, false) => "FAIL",
+            };
             writeln!(out, "{mark}  {:<16} {}", check.name, check.detail)?;
             if !check.ok {
                 writeln!(out, "      do: {}", check.remedy)?;

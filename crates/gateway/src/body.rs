@@ -212,7 +212,9 @@ impl HttpBody for Body {
                         connection.drive(context);
                         match Pin::new(&mut *incoming).poll_frame(&mut silent) {
                             // The connection has ended without a word: its last state decides, at the next poll.
-                            Poll::Pending if connection.is_done() => Pin::new(&mut *incoming).poll_frame(context),
+                            Poll::Pending if connection.is_done() => {
+                                Pin::new(&mut *incoming).poll_frame(context)
+                            }
                             other => other,
                         }
                     }

@@ -33,7 +33,7 @@ pub struct GatewayConfig {
     pub max_head: usize,
     /// Largest request body; 0 = no limit. Larger ones get 413.
     pub max_body: u64,
-    /// Longest time to receive a request's head.
+    /// Longest time to receive a request's head, and longest silence between two requests of a connection.
     pub head_timeout: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Default for GatewayConfig {
             max_uri: 16 * 1024,
             max_head: 64 * 1024,
             max_body: 0,
-            head_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -15,8 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::revision::Revision;
 
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const HOLD_BUCKETS: [f64; 12] =
-    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+const HOLD_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -167,7 +166,9 @@ impl Drop for Track {
     fn drop(&mut self) {
         if let Some(metrics) = self.revision.known_metrics() {
             metrics.duration.observe(clock::now().saturating_duration_since(self.start).as_secs_f64());
-            if let Some(counter) = usize::from(self.class).checked_sub(1).and_then(|class| metrics.requests.get(class)) {
+            if let Some(counter) =
+                usize::from(self.class).checked_sub(1).and_then(|class| metrics.requests.get(class))
+            {
                 counter.inc();
             }
         }

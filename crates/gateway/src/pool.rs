@@ -48,9 +48,9 @@ impl Http1 {
         !self.done && matches!(self.sender.poll_ready(&mut context), Poll::Ready(Ok(())))
     }
 
-    /// The driver alone, for a task that tunnels.
-    pub(crate) fn into_driver(self) -> Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>> {
-        self.driver
+    /// Drives the connection to its end: after a protocol switch that is where the tunnel begins.
+    pub(crate) async fn run(self) -> hyper::Result<()> {
+        if self.done { Ok(()) } else { self.driver.await }
     }
 }
 

@@ -35,7 +35,11 @@ pub(crate) struct Origin {
 }
 
 /// Answers one request. Never fails: failures are responses.
-pub(crate) async fn handle(shared: &Arc<Shared>, origin: &Origin, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn handle(
+    shared: &Arc<Shared>,
+    origin: &Origin,
+    request: Request<Incoming>,
+) -> Response<Body> {
     match route(shared, origin, &request) {
         Ok(Routed { revision, rules, rule_index, split_index, host }) => {
             let Some((rule, split)) = rules.at(rule_index, split_index) else {
@@ -58,7 +62,11 @@ struct Routed {
     host: HeaderValue,
 }
 
-fn route(shared: &Shared, origin: &Origin, request: &Request<Incoming>) -> Result<Routed, Box<Response<Body>>> {
+fn route(
+    shared: &Shared,
+    origin: &Origin,
+    request: &Request<Incoming>,
+) -> Result<Routed, Box<Response<Body>>> {
     let refuse = |status, body: &'static str| Err(Box::new(text(status, body)));
     if request.method() == Method::CONNECT {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported\n");

@@ -169,7 +169,9 @@ impl Revision {
         // The permit may be dropped below and would lock again.
         drop(gate);
         match answer {
-            Ok(ticket) => Arrival::Held { held: Held { permit: Some(permit), ticket, receiver }, queued, none_ready },
+            Ok(ticket) => {
+                Arrival::Held { held: Held { permit: Some(permit), ticket, receiver }, queued, none_ready }
+            }
             Err(Full) => Arrival::Refused,
         }
     }

@@ -95,7 +95,7 @@ impl HostRules {
     }
 }
 
-type Shard = HashMap<Arc<str>, Arc<HostRules>>;
+type Shard = Hosts;
 
 /// An immutable snapshot of all hosts; cheap to clone.
 #[derive(Clone, Debug)]
@@ -157,7 +157,8 @@ impl RouteTable {
 pub(crate) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+            if port.bytes().all(|byte| byte.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
         {
             name
         }
@@ -175,11 +176,13 @@ struct Claim {
     key: IngressKey,
 }
 
+type Hosts = HashMap<Arc<str>, Arc<HostRules>>;
+
 /// The compiler's state: what each object contributes, and who claims each host.
 #[derive(Debug, Default)]
 pub struct Routes {
     table: RouteTable,
-    objects: HashMap<IngressKey, (Claim, HashMap<Arc<str>, Arc<HostRules>>)>,
+    objects: HashMap<IngressKey, (Claim, Hosts)>,
     claims: HashMap<Arc<str>, BTreeSet<Claim>>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An Ingress becomes Ready when the table that contains it is the one being served: nothing is probed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::gateway::Gateway;
 use crate::revision::{Protocol, RevisionPolicy};
-use crate::route::Routes;
+use crate::route::{IngressKey, Routes};
 
 /// Events that are applied before the table is swapped once.
 const BATCH: usize = 256;
@@ -53,8 +53,16 @@ impl Default for RoutesConfig {
     }
 }
 
-/// Starts watching; returns at once, `tasks` owns the work.
-pub fn run(client: kube::Client, gateway: Gateway, config: RoutesConfig, tasks: &Tasks) {
+/// Starts watching; returns at once, `tasks` owns the work. The answer resolves when everything that existed is served:
+/// accepting before would answer 404 for routes that are only not read yet.
+pub fn run(
+    client: kube::Client,
+    gateway: Gateway,
+    config: RoutesConfig,
+    tasks: &Tasks,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (routes_known, routes_synced) = oneshot::channel();
+    let (policies_known, policies_synced) = oneshot::channel();
     let (sender, receiver) = mpsc::channel(WRITES);
     let shutdown = tasks.shutdown().clone();
     let writer = acknowledge(client.clone(), receiver);
@@ -62,15 +70,20 @@ pub fn run(client: kube::Client, gateway: Gateway, config: RoutesConfig, tasks: 
         tokio::select! { () = shutdown.wait() => {}, () = writer => {} }
     });
     let shutdown = tasks.shutdown().clone();
-    let routes = watch_ingresses(client.clone(), gateway.clone(), config, sender);
+    let routes = watch_ingresses(client.clone(), gateway.clone(), config, sender, routes_known);
     tasks.spawn("gateway-routes", async move {
         tokio::select! { () = shutdown.wait() => {}, () = routes => {} }
     });
     let shutdown = tasks.shutdown().clone();
-    let policies = watch_revisions(client, gateway);
+    let policies = watch_revisions(client, gateway, policies_known);
     tasks.spawn("gateway-policies", async move {
         tokio::select! { () = shutdown.wait() => {}, () = policies => {} }
     });
+    async move {
+        // A sender that is dropped means shutdown: nobody waits for routes then.
+        let _ = routes_synced.await;
+        let _ = policies_synced.await;
+    }
 }
 
 struct Write {
@@ -84,13 +97,19 @@ async fn watch_ingresses(
     gateway: Gateway,
     config: RoutesConfig,
     writes: mpsc::Sender<Write>,
+    known: oneshot::Sender<()>,
 ) {
+    let mut known = Some(known);
     let stream = watcher(Api::<Ingress>::all(client), watcher::Config::default()).default_backoff();
     let mut batches = std::pin::pin!(stream.ready_chunks(BATCH));
     let mut routes = Routes::default();
     let mut listed = HashSet::new();
+    // Objects that lost a host to an older one: looked at again when an object goes.
+    let mut losers = Losers::new();
     while let Some(batch) = batches.next().await {
         let mut pending = Vec::new();
+        let mut freed = false;
+        let mut complete = false;
         for event in batch {
             match event {
                 Ok(Event::Init) => listed.clear(),
@@ -99,24 +118,40 @@ async fn watch_ingresses(
                     if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
                         listed.insert((Arc::from(namespace.as_str()), Arc::from(name.as_str())));
                     }
-                    pending.extend(apply(&mut routes, ingress, &config));
+                    pending.extend(apply(&mut routes, &mut losers, ingress, &config));
                 }
                 Ok(Event::InitDone) => {
+                    complete = true;
                     for key in routes.keys() {
                         if !listed.contains(&key) {
                             routes.remove(&key.0, &key.1);
+                            losers.remove(&key);
+                            freed = true;
                         }
                     }
                     listed.clear();
                 }
-                Ok(Event::Apply(ingress)) => pending.extend(apply(&mut routes, ingress, &config)),
-                Ok(Event::Delete(ingress)) => remove(&mut routes, &ingress),
+                Ok(Event::Apply(ingress)) => {
+                    pending.extend(apply(&mut routes, &mut losers, ingress, &config));
+                }
+                Ok(Event::Delete(ingress)) => {
+                    remove(&mut routes, &mut losers, &ingress);
+                    freed = true;
+                }
                 Err(error) => {
                     tracing::warn!(error = %dormouse_base::chain(&error), "watching ingresses; trying again");
                 }
             }
         }
+        if freed {
+            for (_, ingress) in std::mem::take(&mut losers) {
+                pending.extend(apply(&mut routes, &mut losers, ingress, &config));
+            }
+        }
         gateway.swap_routes(routes.table());
+        if complete && let Some(known) = known.take() {
+            let _ = known.send(());
+        }
         for write in pending {
             if writes.send(write).await.is_err() {
                 return;
@@ -132,19 +167,29 @@ fn is_ours(ingress: &Ingress) -> bool {
         .is_none_or(|class| class.is_empty() || class == OUR_INGRESS_CLASS)
 }
 
-fn remove(routes: &mut Routes, ingress: &Ingress) {
+type Losers = HashMap<IngressKey, Ingress>;
+
+fn remove(routes: &mut Routes, losers: &mut Losers, ingress: &Ingress) {
     if let (Some(namespace), Some(name)) = (&ingress.metadata.namespace, &ingress.metadata.name) {
         routes.remove(namespace, name);
+        losers.remove(&(Arc::from(namespace.as_str()), Arc::from(name.as_str())));
     }
 }
 
 /// Takes one object over; answers what to write if its status does not say so yet.
-fn apply(routes: &mut Routes, ingress: Ingress, config: &RoutesConfig) -> Option<Write> {
+fn apply(routes: &mut Routes, losers: &mut Losers, ingress: Ingress, config: &RoutesConfig) -> Option<Write> {
     if !is_ours(&ingress) || ingress.metadata.deletion_timestamp.is_some() {
-        remove(routes, &ingress);
+        remove(routes, losers, &ingress);
         return None;
     }
     let conflicts = routes.apply(&ingress);
+    let key: IngressKey =
+        (ingress.metadata.namespace.as_deref()?.into(), ingress.metadata.name.as_deref()?.into());
+    if conflicts.is_empty() {
+        losers.remove(&key);
+    } else {
+        losers.insert(key, ingress.clone());
+    }
     let mut status = ingress.status.clone().unwrap_or_default();
     status.observed_generation = ingress.metadata.generation;
     let balancer = |domain: &str| {
@@ -196,7 +241,8 @@ async fn acknowledge(client: kube::Client, receiver: mpsc::Receiver<Write>) {
         .await;
 }
 
-async fn watch_revisions(client: kube::Client, gateway: Gateway) {
+async fn watch_revisions(client: kube::Client, gateway: Gateway, synced: oneshot::Sender<()>) {
+    let mut synced = Some(synced);
     let stream = watcher(Api::<Revision>::all(client), watcher::Config::default()).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut known: HashSet<RevisionKey> = HashSet::new();
@@ -210,6 +256,9 @@ async fn watch_revisions(client: kube::Client, gateway: Gateway) {
                     gateway.remove(gone);
                 }
                 known = std::mem::take(&mut listed);
+                if let Some(synced) = synced.take() {
+                    let _ = synced.send(());
+                }
             }
             Ok(Event::Apply(revision)) => {
                 learn(&gateway, &mut known, &revision);
@@ -256,5 +305,77 @@ pub fn policy(revision: &Revision) -> RevisionPolicy {
         full_duplex: annotations
             .and_then(|all| all.get(FULL_DUPLEX))
             .is_some_and(|value| value.eq_ignore_ascii_case("enabled")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_api::networking::READY;
+
+    use super::*;
+
+    fn ingress(name: &str, created: &str, class: Option<&str>) -> Ingress {
+        let annotations = class.map(|class| json!({INGRESS_CLASS: class}));
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": name, "generation": 3, "creationTimestamp": created,
+                "annotations": annotations},
+            "spec": {"rules": [{"hosts": ["h"], "http": {"paths": [{"splits": [{"serviceName": "r"}]}]}}]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_served_is_acknowledged_once() {
+        let (mut routes, mut losers, config) = (Routes::default(), Losers::new(), RoutesConfig::default());
+        let mut object = ingress("a", "2026-01-01T00:00:00Z", Some(OUR_INGRESS_CLASS));
+        let write = apply(&mut routes, &mut losers, object.clone(), &config).unwrap();
+        assert_eq!(write.status.observed_generation, Some(3));
+        assert!(write.status.condition(READY).unwrap().is_true());
+        assert_eq!(write.status.public_load_balancer.as_ref().unwrap().ingress.len(), 1);
+        assert_eq!(routes.table().len(), 1);
+        object.status = Some(write.status);
+        assert!(apply(&mut routes, &mut losers, object, &config).is_none(), "nothing to say twice");
+    }
+
+    #[test]
+    fn objects_of_other_classes_are_left_alone() {
+        let (mut routes, mut losers, config) = (Routes::default(), Losers::new(), RoutesConfig::default());
+        let other = ingress("a", "2026-01-01T00:00:00Z", Some("kourier.ingress.networking.knative.dev"));
+        assert!(apply(&mut routes, &mut losers, other, &config).is_none());
+        assert!(routes.table().is_empty());
+        let unset = ingress("a", "2026-01-01T00:00:00Z", None);
+        assert!(apply(&mut routes, &mut losers, unset, &config).is_some());
+    }
+
+    #[test]
+    fn the_younger_of_two_with_one_host_is_told() {
+        let (mut routes, mut losers, config) = (Routes::default(), Losers::new(), RoutesConfig::default());
+        let old = ingress("a", "2026-01-01T00:00:00Z", None);
+        apply(&mut routes, &mut losers, old.clone(), &config);
+        let write =
+            apply(&mut routes, &mut losers, ingress("b", "2026-02-01T00:00:00Z", None), &config).unwrap();
+        assert_eq!(write.status.condition(LOAD_BALANCER_READY).unwrap().reason(), "DomainConflict");
+        assert!(!write.status.condition(READY).unwrap().is_true());
+        remove(&mut routes, &mut losers, &old);
+        let (_, loser) = losers.clone().into_iter().next().unwrap();
+        let write = apply(&mut routes, &mut losers, loser, &config).unwrap();
+        assert!(write.status.condition(READY).unwrap().is_true());
+        assert!(losers.is_empty());
+    }
+
+    #[test]
+    fn a_revisions_policy_is_read_from_its_spec() {
+        let revision: Revision = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "r"},
+            "spec": {"containerConcurrency": 3, "timeoutSeconds": 7, "idleTimeoutSeconds": 2, "containers": [
+                {"name": "user-container", "image": "i", "ports": [{"name": "h2c", "containerPort": 8080}]}]}
+        }))
+        .unwrap();
+        let policy = policy(&revision);
+        assert_eq!(policy.container_concurrency, 3);
+        assert_eq!(policy.timeout, Duration::from_secs(7));
+        assert_eq!(policy.idle_timeout, Duration::from_secs(2));
+        assert_eq!(policy.response_start_timeout, Duration::ZERO);
+        assert_eq!(policy.protocol, Protocol::H2c);
     }
 }

@@ -32,8 +32,10 @@ impl Gateway {
                 };
                 match accepted {
                     Ok((stream, peer)) => {
-                        let origin = Arc::new(Origin { peer: Peer::new(peer.ip()), visibility, secure: false });
-                        let connection = connection(shared.clone(), builder.clone(), stream, origin, owner.clone());
+                        let origin =
+                            Arc::new(Origin { peer: Peer::new(peer.ip()), visibility, secure: false });
+                        let connection =
+                            connection(shared.clone(), builder.clone(), stream, origin, owner.clone());
                         owner.spawn_connection("gateway-connection", connection);
                     }
                     Err(error) => {

@@ -48,8 +48,15 @@ fn check(name: &'static str, ok: bool, optional: bool, detail: String, remedy: &
 
 fn root() -> Check {
     let uid = rustix::process::geteuid();
-    let detail = if uid.is_root() { "running as root".to_owned() } else { format!("running as uid {}", uid.as_raw()) };
-    check("root", uid.is_root(), false, detail, "start it with sudo: namespaces, mounts and cgroups need root")
+    let detail =
+        if uid.is_root() { "running as root".to_owned() } else { format!("running as uid {}", uid.as_raw()) };
+    check(
+        "root",
+        uid.is_root(),
+        false,
+        detail,
+        "start it with sudo: namespaces, mounts and cgroups need root",
+    )
 }
 
 fn namespaces() -> Check {
@@ -57,8 +64,15 @@ fn namespaces() -> Check {
         .into_iter()
         .filter(|name| !Path::new("/proc/self/ns").join(name).exists())
         .collect();
-    let detail = if missing.is_empty() { "all there".to_owned() } else { format!("missing: {}", missing.join(", ")) };
-    check("namespaces", missing.is_empty(), false, detail, "use a kernel with all namespaces (any distribution's, 5.10 or newer)")
+    let detail =
+        if missing.is_empty() { "all there".to_owned() } else { format!("missing: {}", missing.join(", ")) };
+    check(
+        "namespaces",
+        missing.is_empty(),
+        false,
+        detail,
+        "use a kernel with all namespaces (any distribution's, 5.10 or newer)",
+    )
 }
 
 fn overlay() -> Check {
@@ -72,7 +86,8 @@ fn cgroups() -> Check {
     match dormouse_sandbox::cgroup::Layout::detect() {
         Ok(layout) => {
             let hierarchies = layout.hierarchies.iter().map(|hierarchy| {
-                let names: Vec<&str> = hierarchy.controllers.iter().map(|controller| controller.name()).collect();
+                let names: Vec<&str> =
+                    hierarchy.controllers.iter().map(|controller| controller.name()).collect();
                 format!("{} ({:?}) at {}", names.join("+"), hierarchy.version, hierarchy.mount.display())
             });
             let found: Vec<String> = hierarchies.collect();
@@ -91,7 +106,9 @@ fn cgroups() -> Check {
 
 fn bridge() -> Check {
     let has = |name: &str| Path::new("/sys/module").join(name).exists();
-    let load = |name: &str| has(name) || Command::new("modprobe").arg(name).status().is_ok_and(|status| status.success());
+    let load = |name: &str| {
+        has(name) || Command::new("modprobe").arg(name).status().is_ok_and(|status| status.success())
+    };
     // Compiled-in modules without parameters have no directory there; the kernel's list of built-ins tells.
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let builtin = fs::read_to_string(format!("/lib/modules/{release}/modules.builtin")).unwrap_or_default();
@@ -99,7 +116,11 @@ fn bridge() -> Check {
         .into_iter()
         .filter(|name| !builtin.contains(&format!("/{name}.ko")) && !load(name) && !in_config(name))
         .collect();
-    let detail = if missing.is_empty() { "bridge and veth".to_owned() } else { format!("unknown: {}", missing.join(", ")) };
+    let detail = if missing.is_empty() {
+        "bridge and veth".to_owned()
+    } else {
+        format!("unknown: {}", missing.join(", "))
+    };
     check("network links", missing.is_empty(), true, detail, "load the modules: modprobe bridge veth")
 }
 
@@ -119,13 +140,25 @@ fn firewall() -> Check {
         (Err(nft), Some(Err(iptables))) => (false, format!("{nft}; {iptables}")),
         (Err(nft), None) => (false, nft.clone()),
     };
-    check("masquerading", ok, true, detail, "install nftables (apt install nftables): without it instances cannot reach beyond this machine")
+    check(
+        "masquerading",
+        ok,
+        true,
+        detail,
+        "install nftables (apt install nftables): without it instances cannot reach beyond this machine",
+    )
 }
 
 fn forwarding() -> Check {
     let on = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1");
     let writable = rustix::process::geteuid().is_root();
-    let detail = if on { "on" } else if writable { "off; it is switched on at the start" } else { "off" };
+    let detail = if on {
+        "on"
+    } else if writable {
+        "off; it is switched on at the start"
+    } else {
+        "off"
+    };
     check("ip_forward", on || writable, true, detail.to_owned(), "sysctl -w net.ipv4.ip_forward=1")
 }
 
@@ -135,7 +168,13 @@ fn disk(data_dir: &Path) -> Check {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             let detail = format!("{} MiB free at {}", free >> 20, existing.display());
-            check("disk", free >= DISK_BYTES_MIN, true, detail, "free some space, or choose another --data-dir")
+            check(
+                "disk",
+                free >= DISK_BYTES_MIN,
+                true,
+                detail,
+                "free some space, or choose another --data-dir",
+            )
         }
         Err(error) => check("disk", false, true, error.to_string(), "choose another --data-dir"),
     }
@@ -144,7 +183,13 @@ fn disk(data_dir: &Path) -> Check {
 fn time() -> Check {
     let now = clock::timestamp();
     let ok = now.as_second() >= CLOCK_SECONDS_MIN;
-    check("clock", ok, true, now.to_string(), "set the clock (timedatectl set-ntp true): certificates need it")
+    check(
+        "clock",
+        ok,
+        true,
+        now.to_string(),
+        "set the clock (timedatectl set-ntp true): certificates need it",
+    )
 }
 
 fn nameservers() -> Check {
@@ -152,7 +197,13 @@ fn nameservers() -> Check {
     let texts: Vec<String> = files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
     let found = crate::template::nameservers(&texts);
     let detail = if found.is_empty() { "none that instances can reach".to_owned() } else { found.join(", ") };
-    check("name servers", !found.is_empty(), true, detail, "name one in /etc/resolv.conf that is not on the loopback")
+    check(
+        "name servers",
+        !found.is_empty(),
+        true,
+        detail,
+        "name one in /etc/resolv.conf that is not on the loopback",
+    )
 }
 
 #[cfg(test)]

@@ -162,8 +162,7 @@ impl Node {
                 }
             }
         }
-        let teller =
-            Arc::new(Teller::new(client.clone(), manager.clone(), inbox, config.node_name.clone()));
+        let teller = Arc::new(Teller::new(client.clone(), manager.clone(), inbox, config.node_name.clone()));
         let preparer = Preparer::new(client, Arc::new(images), manager.clone(), &config, tasks.clone());
         let node = Self { inner: Arc::new(Inner { config, manager, keeper, teller }) };
         node.spawn(preparer, events, &tasks);
@@ -317,12 +316,14 @@ impl Node {
 }
 
 /// Removes everything of the platform in `data_dir` from the kernel: processes, cgroups, mounts, namespaces, links, the
-/// bridge and the firewall rule. Objects, images and logs stay. Nothing of the platform may run, the keeper included.
+/// bridge and the firewall rule; a keeper that survived its main process is stopped first. Objects, images and logs stay.
+/// The main process must not run.
 ///
 /// # Errors
 /// A cgroup stayed busy.
 pub async fn remove_everything(data_dir: &Path) -> Result<()> {
     let config = Config::new(data_dir, std::path::PathBuf::new());
+    stop_keeper(&config).await;
     let work = move || {
         let root = CgroupRoot::detect(&config.names().cgroup());
         let removed = root.and_then(|root| root.remove_tree());
@@ -333,6 +334,18 @@ pub async fn remove_everything(data_dir: &Path) -> Result<()> {
         removed.map_err(|source| Error::Sandbox { step: "remove the cgroups", source })
     };
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Stopped))
+}
+
+/// Stops a keeper that is still there, and all its sandboxes with it.
+async fn stop_keeper(config: &Config) {
+    if tokio::net::UnixStream::connect(config.keeper_dir.join("keeper.sock")).await.is_err() {
+        return;
+    }
+    let tasks = Tasks::new(dormouse_base::shutdown::Shutdown::new());
+    match Keeper::start_or_attach(&config.exe, &config.keeper_dir, &tasks).await {
+        Ok((keeper, _events, _)) => keeper.stop().await,
+        Err(error) => tracing::warn!(error = dormouse_base::chain(&error), "could not stop the old keeper"),
+    }
 }
 
 fn prepare_dirs(config: &Config, logs: &Path) -> Result<()> {

@@ -175,7 +175,8 @@ impl Tail {
 
 /// Where the log of a query is, and whether its container still runs.
 fn choose(cell: &Cell, query: &LogQuery) -> Result<(PathBuf, bool), LogError> {
-    let name = cell.template.spec.containers.first().map(|container| container.name.as_str()).unwrap_or_default();
+    let name =
+        cell.template.spec.containers.first().map(|container| container.name.as_str()).unwrap_or_default();
     if let Some(container) = query.container.as_deref().filter(|container| !container.is_empty())
         && container != name
     {
@@ -184,7 +185,10 @@ fn choose(cell: &Cell, query: &LogQuery) -> Result<(PathBuf, bool), LogError> {
     let facts = cell.facts();
     if query.previous {
         let missing = || {
-            LogError::BadRequest(format!("previous terminated container \"{name}\" in pod \"{}\" not found", cell.pod))
+            LogError::BadRequest(format!(
+                "previous terminated container \"{name}\" in pod \"{}\" not found",
+                cell.pod
+            ))
         };
         return facts.previous_log.clone().map(|path| (path, false)).ok_or_else(missing);
     }
@@ -257,7 +261,8 @@ fn pump(
             last.push_back(line);
             while whole > wanted {
                 let first = last.pop_front();
-                whole -= usize::from(first.is_some_and(|line| parse(&line).is_some_and(|line| !line.partial)));
+                whole -=
+                    usize::from(first.is_some_and(|line| parse(&line).is_some_and(|line| !line.partial)));
             }
         }
         for line in last {

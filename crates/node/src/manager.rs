@@ -148,7 +148,8 @@ struct Inner {
 
 impl Manager {
     pub(crate) fn new(parts: Parts) -> Self {
-        let inner = Inner { parts, state: Mutex::default(), publishing: Mutex::new(()), ended: Notify::new() };
+        let inner =
+            Inner { parts, state: Mutex::default(), publishing: Mutex::new(()), ended: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -410,9 +411,8 @@ impl Manager {
             let state = self.state();
             let Some(group) = state.groups.get(key) else { return };
             let Some(revision) = group.wanted.revision.clone() else { return };
-            let endpoint = |cell: &Arc<Cell>| {
-                cell.endpoint().map(|address| Endpoint { id: cell.pod.clone(), address })
-            };
+            let endpoint =
+                |cell: &Arc<Cell>| cell.endpoint().map(|address| Endpoint { id: cell.pod.clone(), address });
             (revision, group.cells.iter().filter_map(endpoint).collect())
         };
         self.inner.parts.endpoints.set(&revision, endpoints);
@@ -507,12 +507,16 @@ impl Manager {
             .orphans
             .iter()
             .filter(|(_, orphan)| {
-                orphan.label.namespace == *key.namespace && orphan.label.deployment == *key.name && !orphan.killed
+                orphan.label.namespace == *key.namespace
+                    && orphan.label.deployment == *key.name
+                    && !orphan.killed
             })
             .map(|(id, _)| id.clone())
             .collect();
         for id in ours {
-            let (Some(orphan), Some(group)) = (state.orphans.remove(&id), state.groups.get_mut(key)) else { continue };
+            let (Some(orphan), Some(group)) = (state.orphans.remove(&id), state.groups.get_mut(key)) else {
+                continue;
+            };
             let slot = match self.slots().adopt(&orphan.label.slot) {
                 Ok(slot) => slot,
                 Err(error) => {
@@ -680,4 +684,3 @@ pub(crate) fn template_hash(labels: &BTreeMap<String, String>, spec: &impl serde
     let text = serde_json::to_vec(&(labels, spec)).unwrap_or_default();
     Sha256::digest(&text).iter().take(10).map(|byte| letter(*byte)).collect()
 }
-

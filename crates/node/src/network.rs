@@ -29,6 +29,9 @@ use subnet::Subnet;
 const NETWORKS_MAX: u16 = 1000;
 /// Numbers 0 and 1 are the block's own address and the bridge.
 const FIRST_NUMBER: u16 = 2;
+/// A pool that is at least half full is refilled this much later, so that refilling takes no CPU from the instance that
+/// is just starting.
+pub(crate) const QUIET: Duration = Duration::from_millis(50);
 /// TIME_WAIT lasts 60 s.
 const REST: Duration = Duration::from_secs(61);
 
@@ -82,7 +85,8 @@ impl Networks {
         let layout = Arc::new(layout);
         let workers = Workers::start(layout.clone())?;
         let state = State { taken: adopted, ..State::default() };
-        let inner = Inner { layout, workers, ready_target, state: Mutex::new(state), low: Notify::new(), warning };
+        let inner =
+            Inner { layout, workers, ready_target, state: Mutex::new(state), low: Notify::new(), warning };
         let networks = Self { inner: Arc::new(inner) };
         let (refill, shutdown) = (networks.clone(), tasks.shutdown().clone());
         tasks.spawn("node-networks", async move {
@@ -212,6 +216,9 @@ impl Networks {
                 () = self.inner.low.notified() => {}
                 () = rest => {}
             }
+            if self.ready() >= self.inner.ready_target.div_ceil(2) {
+                clock::sleep(QUIET).await;
+            }
         }
     }
 
@@ -314,7 +321,8 @@ fn prepare(config: &Config, adopted: &BTreeSet<u16>) -> Result<(Layout, Option<S
     let layout = Layout { names, subnet, run_dir: config.run_dir.clone() };
     plumbing::in_runtime(|handle| async move {
         plumbing::ensure_bridge(&handle, &layout).await?;
-        let rule = firewall::enable_forwarding().and_then(|()| firewall::install(&layout.names, &layout.subnet));
+        let rule =
+            firewall::enable_forwarding().and_then(|()| firewall::install(&layout.names, &layout.subnet));
         let warning = rule.err().map(|error| dormouse_base::chain(&error));
         Ok((layout, warning))
     })

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dormouse_base::clock;
 use dormouse_base::task::Tasks;
 use dormouse_sandbox::{Cgroup, CgroupRoot};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
+use crate::network::QUIET;
 
 /// What one container uses besides its network. It is used once.
 #[derive(Clone, Debug)]
@@ -148,6 +150,9 @@ impl Slots {
                 }
             }
             self.inner.low.notified().await;
+            if self.inner.lock().len() >= self.inner.target.div_ceil(2) {
+                clock::sleep(QUIET).await;
+            }
         }
     }
 }
@@ -193,9 +198,14 @@ fn clean(root: &CgroupRoot, work: &Path, adopted: &[String]) -> Result<()> {
     fs::create_dir_all(work).map_err(Error::path("create", work))?;
     std::os::unix::fs::chown(work, Some(0), Some(0)).ok();
     for name in root.list().into_iter().filter(|name| !adopted.contains(name)) {
-        let group = root.create(&name).map_err(|source| Error::Sandbox { step: "open an old cgroup", source })?;
+        let group =
+            root.create(&name).map_err(|source| Error::Sandbox { step: "open an old cgroup", source })?;
         if let Err(error) = group.kill_all().and_then(|()| group.remove()) {
-            tracing::warn!(cgroup = name, error = dormouse_base::chain(&error), "could not remove an old cgroup");
+            tracing::warn!(
+                cgroup = name,
+                error = dormouse_base::chain(&error),
+                "could not remove an old cgroup"
+            );
         }
     }
     for entry in fs::read_dir(work).map_err(Error::path("list", work))?.flatten() {

@@ -66,14 +66,20 @@ impl Probe {
     ///
     /// # Errors
     /// It has no handler that is supported, or names a port that does not exist.
-    pub(crate) fn read(probe: &core::Probe, port: u16, ports: &[core::ContainerPort]) -> Result<Self, String> {
+    pub(crate) fn read(
+        probe: &core::Probe,
+        port: u16,
+        ports: &[core::ContainerPort],
+    ) -> Result<Self, String> {
         let resolve = |given: &IntOrString| match given {
             IntOrString::Int(0) => Ok(port),
             IntOrString::Int(number) => u16::try_from(*number).map_err(|_| format!("{number} is not a port")),
             IntOrString::String(name) => name
                 .parse()
                 .ok()
-                .or_else(|| ports.iter().find(|port| port.name.as_ref() == Some(name))?.container_port.try_into().ok())
+                .or_else(|| {
+                    ports.iter().find(|port| port.name.as_ref() == Some(name))?.container_port.try_into().ok()
+                })
                 .ok_or_else(|| format!("no port is named {name:?}")),
         };
         let check = if let Some(http) = &probe.http_get {
@@ -117,7 +123,8 @@ impl Probe {
         let step = usize::try_from(attempt.saturating_sub(1)).ok().and_then(|at| STEPS_US.get(at).copied());
         let fast = Duration::from_micros(step.unwrap_or(50_000));
         // A command is a process start inside the instance: not every 0.2 ms.
-        let fast = if matches!(self.check, Check::Exec(_)) { fast.max(Duration::from_millis(10)) } else { fast };
+        let fast =
+            if matches!(self.check, Check::Exec(_)) { fast.max(Duration::from_millis(10)) } else { fast };
         match self.period {
             period if period > Duration::from_secs(1) && attempt > 100 => period,
             _ => fast,
@@ -133,7 +140,12 @@ impl Probe {
     ///
     /// # Errors
     /// What went wrong, in the words of the kubelet's events.
-    pub(crate) async fn ask(&self, address: Ipv4Addr, launcher: &dyn Launcher, id: &str) -> Result<(), String> {
+    pub(crate) async fn ask(
+        &self,
+        address: Ipv4Addr,
+        launcher: &dyn Launcher,
+        id: &str,
+    ) -> Result<(), String> {
         match &self.check {
             Check::Exec(command) => exec(launcher, id, command, self.timeout).await,
             Check::Tcp(port) => {
@@ -155,7 +167,12 @@ impl Probe {
     }
 }
 
-async fn exec(launcher: &dyn Launcher, id: &str, command: &[String], timeout: Duration) -> Result<(), String> {
+async fn exec(
+    launcher: &dyn Launcher,
+    id: &str,
+    command: &[String],
+    timeout: Duration,
+) -> Result<(), String> {
     match launcher.exec(id, command.to_vec(), timeout).await {
         Ok(result) if result.exit_code == 0 => Ok(()),
         Ok(result) => Err(format!("command exited with {}: {}", result.exit_code, result.output.trim())),
@@ -169,7 +186,8 @@ async fn http(to: SocketAddr, path: &str, headers: &[(String, String)]) -> Resul
     let slash = if path.starts_with('/') { "" } else { "/" };
     let mut request = format!("GET {slash}{path} HTTP/1.1\r\n");
     let given = |name: &str| headers.iter().any(|(have, _)| have.eq_ignore_ascii_case(name));
-    for (name, value) in [("Host", to.to_string()), ("User-Agent", USER_AGENT.to_owned()), ("Accept", "*/*".to_owned())]
+    for (name, value) in
+        [("Host", to.to_string()), ("User-Agent", USER_AGENT.to_owned()), ("Accept", "*/*".to_owned())]
     {
         if !given(name) {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -212,7 +230,11 @@ async fn kernel_pause(wait: Duration) -> std::io::Result<()> {
     let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
     let value = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().max(1).into() };
-    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: zero, it_value: value })?;
+    rustix::time::timerfd_settime(
+        &timer,
+        TimerfdTimerFlags::empty(),
+        &Itimerspec { it_interval: zero, it_value: value },
+    )?;
     #[expect(unsafe_code, reason = "tokio asks for the promise that the descriptor stays open")]
     // SAFETY: the timer is owned by the `AsyncFd` until both are dropped here; an `OwnedFd` answers the same descriptor
     // for as long as it lives.
@@ -237,10 +259,15 @@ mod tests {
 
     #[test]
     fn ports_by_number_name_and_default() {
-        let ports = [core::ContainerPort { name: Some("user-port".into()), container_port: 9000, ..Default::default() }];
+        let ports = [core::ContainerPort {
+            name: Some("user-port".into()),
+            container_port: 9000,
+            ..Default::default()
+        }];
         let read = |port: IntOrString| {
             let tcp_socket = Some(core::TCPSocketAction { port, host: None });
-            Probe::read(&core::Probe { tcp_socket, ..Default::default() }, 8080, &ports).map(|probe| probe.check)
+            Probe::read(&core::Probe { tcp_socket, ..Default::default() }, 8080, &ports)
+                .map(|probe| probe.check)
         };
         assert_eq!(read(IntOrString::Int(0)), Ok(Check::Tcp(8080)));
         assert_eq!(read(IntOrString::String("user-port".into())), Ok(Check::Tcp(9000)));
@@ -269,7 +296,10 @@ mod tests {
             let headers = [("X-A".to_owned(), "b".to_owned())];
             let (result, request) = tokio::join!(http(address, "/ready", &headers), server);
             assert_eq!(result.is_ok(), good);
-            assert!(request.starts_with("GET /ready HTTP/1.1\r\n") && request.contains("X-A: b\r\n"), "{request}");
+            assert!(
+                request.starts_with("GET /ready HTTP/1.1\r\n") && request.contains("X-A: b\r\n"),
+                "{request}"
+            );
             assert!(request.contains("User-Agent: kube-probe/1.35\r\n"));
         }
     }

@@ -29,6 +29,8 @@ const NOTES_MAX: usize = 1024;
 const REMEMBERED_MAX: usize = 4096;
 /// A repeated event is written again after this.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
+/// Changes within this time become one write; and an instance that is starting has the CPU for itself.
+const COALESCE: Duration = Duration::from_millis(5);
 /// Writes at the same time.
 const PARALLEL: usize = 8;
 const RETRY: Backoff =
@@ -188,6 +190,7 @@ impl Teller {
                 () = self.inbox.wake.notified() => {}
                 () = rest => {}
             }
+            clock::sleep(COALESCE).await;
         }
     }
 
@@ -262,10 +265,8 @@ impl Teller {
             None => {
                 let Some((census, _)) = self.manager.census(&cell.key) else { return Ok(()) };
                 let pod = render::pod(cell, &census.uid, &self.node_name, &status);
-                let pod: Pod = serde_json::from_value(pod).map_err(|error| Error::Io {
-                    step: step(),
-                    source: std::io::Error::other(error),
-                })?;
+                let pod: Pod = serde_json::from_value(pod)
+                    .map_err(|error| Error::Io { step: step(), source: std::io::Error::other(error) })?;
                 match api.create(&PostParams::default(), &pod).await {
                     Ok(made) => {
                         let uid = made.metadata.uid.unwrap_or_default();
@@ -278,7 +279,9 @@ impl Teller {
                         Told { uid: String::new(), status: Value::Null }
                     }
                     // The namespace goes away: there is nobody to tell.
-                    Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 403 => return Ok(()),
+                    Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 403 => {
+                        return Ok(());
+                    }
                     Err(error) => return Err(Error::api(step())(error)),
                 }
             }
@@ -350,7 +353,10 @@ impl Teller {
             let written = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
             return ignore(written.map(drop), 404).map_err(Error::api(step()));
         }
-        let uid = self.told().get(&(about.namespace.as_str().into(), about.pod.clone())).map(|told| told.uid.clone());
+        let uid = self
+            .told()
+            .get(&(about.namespace.as_str().into(), about.pod.clone()))
+            .map(|told| told.uid.clone());
         let uid = uid.filter(|uid| !uid.is_empty()).unwrap_or_else(|| about.uid.clone());
         let name = format!("{}.{:x}", about.pod, uuid::Uuid::new_v4().as_u64_pair().0);
         let event = json!({
@@ -385,8 +391,10 @@ impl Teller {
     pub(crate) async fn tell_node(&self, version: &str) -> Result<()> {
         let api: Api<Node> = Api::all(self.client.clone());
         let (node, status) = render::node(&self.node_name, &self.host_ip, version, clock::timestamp());
-        let node: Node = serde_json::from_value(node)
-            .map_err(|error| Error::Io { step: "write the node".to_owned(), source: std::io::Error::other(error) })?;
+        let node: Node = serde_json::from_value(node).map_err(|error| Error::Io {
+            step: "write the node".to_owned(),
+            source: std::io::Error::other(error),
+        })?;
         let made = ignore(api.create(&PostParams::default(), &node).await.map(drop), 409);
         match made {
             Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),

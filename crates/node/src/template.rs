@@ -211,7 +211,8 @@ pub(crate) fn skeleton(
     let port = user_port(container);
     let ports = container.ports.as_deref().unwrap_or_default();
     let read = |probe: &Option<core::Probe>, what: &str| {
-        let read = |probe: &core::Probe| Probe::read(probe, port, ports).map_err(|why| format!("{what}: {why}"));
+        let read =
+            |probe: &core::Probe| Probe::read(probe, port, ports).map_err(|why| format!("{what}: {why}"));
         probe.as_ref().map(read).transpose()
     };
     let env = environment(container, pod, meta, annotations, referenced, around)?;
@@ -257,7 +258,8 @@ pub(crate) fn skeleton(
         home,
         capabilities: capabilities(&context)?,
         // Rather than Kubernetes' default of true: nobody hardens a default later.
-        no_new_privileges: context.allow_privilege_escalation != Some(true) && context.privileged != Some(true),
+        no_new_privileges: context.allow_privilege_escalation != Some(true)
+            && context.privileged != Some(true),
         seccomp: if unconfined { SeccompProfile::Unconfined } else { SeccompProfile::Default },
         read_only_root: context.read_only_root_filesystem == Some(true),
         mounts: volumes.mounts.clone(),
@@ -455,10 +457,15 @@ fn field_value(
     }
 }
 
-fn resource_value(container: &core::Container, field: &core::ResourceFieldSelector) -> Result<String, String> {
+fn resource_value(
+    container: &core::Container,
+    field: &core::ResourceFieldSelector,
+) -> Result<String, String> {
     let resources = container.resources.clone().unwrap_or_default();
     let list = match field.resource.split_once('.') {
-        Some(("limits", name)) => resources.limits.and_then(|mut list| list.remove(name)).map(|value| (name, value)),
+        Some(("limits", name)) => {
+            resources.limits.and_then(|mut list| list.remove(name)).map(|value| (name, value))
+        }
         Some(("requests", name)) => {
             resources.requests.and_then(|mut list| list.remove(name)).map(|value| (name, value))
         }
@@ -480,7 +487,9 @@ pub(crate) fn milli(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '+')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(at);
     let (number, exponent) = match suffix.strip_prefix(['e', 'E']) {
-        Some(exponent) if exponent.parse::<i32>().is_ok() => (number, exponent.parse::<i32>().map_err(|_| bad())?),
+        Some(exponent) if exponent.parse::<i32>().is_ok() => {
+            (number, exponent.parse::<i32>().map_err(|_| bad())?)
+        }
         _ => (number, 0),
     };
     let factor = match suffix {
@@ -502,22 +511,30 @@ pub(crate) fn milli(text: &str) -> Result<u64, String> {
         _ => return Err(bad()),
     };
     let value = number.parse::<f64>().map_err(|_| bad())? * factor;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range; `as` saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be in range; `as` saturates"
+    )]
     if value.is_finite() && value >= 0.0 { Ok(value.ceil() as u64) } else { Err(bad()) }
 }
 
 fn limits(resources: Option<&core::ResourceRequirements>) -> Result<Limits, String> {
     let limits = resources.and_then(|resources| resources.limits.as_ref());
     let requests = resources.and_then(|resources| resources.requests.as_ref());
-    let quantity = |list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, name: &str| {
-        list.and_then(|list| list.get(name)).map(|quantity| milli(&quantity.0)).transpose()
-    };
+    let quantity =
+        |list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+         name: &str| {
+            list.and_then(|list| list.get(name)).map(|quantity| milli(&quantity.0)).transpose()
+        };
     let cpu_millis = quantity(limits, "cpu")?.filter(|millis| *millis > 0);
     Ok(Limits {
         cpu_millis,
         // A limit without a request is the request, as in Kubernetes.
         cpu_request_millis: quantity(requests, "cpu")?.or(cpu_millis),
-        memory_bytes: quantity(limits, "memory")?.map(|milli| milli.div_ceil(1000)).filter(|bytes| *bytes > 0),
+        memory_bytes: quantity(limits, "memory")?
+            .map(|milli| milli.div_ceil(1000))
+            .filter(|bytes| *bytes > 0),
         pids: Some(PIDS_MAX),
     })
 }
@@ -543,7 +560,15 @@ fn capabilities(context: &core::SecurityContext) -> Result<Capabilities, String>
 
 fn hosts(pod: &core::PodSpec) -> String {
     let lines = pod.host_aliases.iter().flatten();
-    lines.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join(" "))).collect()
+    lines
+        .map(|alias| {
+            format!(
+                "{}\t{}\n",
+                alias.ip,
+                alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join(" ")
+            )
+        })
+        .collect()
 }
 
 /// The host's name servers that an instance can reach: stubs on the host's loopback are left out. `texts` are the
@@ -553,7 +578,11 @@ pub(crate) fn nameservers(texts: &[String]) -> Vec<String> {
         text.lines()
             .filter_map(|line| line.trim().strip_prefix("nameserver"))
             .map(|server| server.trim().to_owned())
-            .filter(|server| server.parse::<Ipv4Addr>().is_ok_and(|address| !address.is_loopback() && !address.is_unspecified()))
+            .filter(|server| {
+                server
+                    .parse::<Ipv4Addr>()
+                    .is_ok_and(|address| !address.is_loopback() && !address.is_unspecified())
+            })
             .take(3)
             .collect()
     };

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use crate::manager::cell::Template;
 use crate::manager::{Manager, Preparation, Wanted, WorkKey, template_hash};
 use crate::tell::Teller;
-use crate::template::{self, ImageFacts, References, Referenced, Surroundings, Volumes};
+use crate::template::{self, ImageFacts, Referenced, References, Surroundings, Volumes};
 
 const REVISION_LABEL: &str = "serving.knative.dev/revision";
 /// Images that are fetched and unpacked at the same time.
@@ -40,7 +40,11 @@ const WATCH_BACKOFF: Backoff =
 /// Brings images; the product uses the image crate, tests a fake.
 pub(crate) trait ImageSource: Send + Sync {
     /// Makes the image ready to run.
-    fn prepare<'a>(&'a self, reference: &'a str, auth: Auth) -> BoxFuture<'a, Result<ImageFacts, ImageFailure>>;
+    fn prepare<'a>(
+        &'a self,
+        reference: &'a str,
+        auth: Auth,
+    ) -> BoxFuture<'a, Result<ImageFacts, ImageFailure>>;
 }
 
 /// Why there is no image, in the words of a container's waiting state.
@@ -51,7 +55,11 @@ pub(crate) struct ImageFailure {
 }
 
 impl ImageSource for Images {
-    fn prepare<'a>(&'a self, reference: &'a str, auth: Auth) -> BoxFuture<'a, Result<ImageFacts, ImageFailure>> {
+    fn prepare<'a>(
+        &'a self,
+        reference: &'a str,
+        auth: Auth,
+    ) -> BoxFuture<'a, Result<ImageFacts, ImageFailure>> {
         let failed = move |error: dormouse_image::Error| ImageFailure {
             reason: match error {
                 dormouse_image::Error::Reference { .. } => "InvalidImageName",
@@ -103,7 +111,8 @@ impl Preparer {
         config: &crate::Config,
         tasks: Tasks,
     ) -> Self {
-        let nameservers = if config.nameservers.is_empty() { host_nameservers() } else { config.nameservers.clone() };
+        let nameservers =
+            if config.nameservers.is_empty() { host_nameservers() } else { config.nameservers.clone() };
         let inner = Inner {
             client,
             images,
@@ -207,7 +216,10 @@ impl Preparer {
             let Ok(Some(secret)) = api.get_opt(&reference.name).await else { continue };
             let data = secret.data.unwrap_or_default();
             if let Some(bytes) = data.get(".dockerconfigjson") {
-                let found = Auth::from_docker_config(&format!("secret {}/{}", key.namespace, reference.name), &bytes.0);
+                let found = Auth::from_docker_config(
+                    &format!("secret {}/{}", key.namespace, reference.name),
+                    &bytes.0,
+                );
                 auth = auth.or(found.map_err(|error| dormouse_base::chain(&error))?);
             }
         }
@@ -218,18 +230,24 @@ impl Preparer {
         let mut found = Referenced::default();
         let secrets: Api<Secret> = Api::namespaced(self.inner.client.clone(), &key.namespace);
         for name in &references.secrets {
-            let secret = secrets.get_opt(name).await.map_err(|error| format!("read secret {name:?}: {error}"))?;
+            let secret =
+                secrets.get_opt(name).await.map_err(|error| format!("read secret {name:?}: {error}"))?;
             if let Some(secret) = secret {
                 let data = secret.data.unwrap_or_default();
-                found.secrets.insert(name.clone(), data.into_iter().map(|(key, value)| (key, value.0)).collect());
+                found
+                    .secrets
+                    .insert(name.clone(), data.into_iter().map(|(key, value)| (key, value.0)).collect());
             }
         }
         let maps: Api<ConfigMap> = Api::namespaced(self.inner.client.clone(), &key.namespace);
         for name in &references.config_maps {
-            let map = maps.get_opt(name).await.map_err(|error| format!("read configmap {name:?}: {error}"))?;
+            let map =
+                maps.get_opt(name).await.map_err(|error| format!("read configmap {name:?}: {error}"))?;
             if let Some(map) = map {
-                let text = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
-                let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
+                let text =
+                    map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+                let binary =
+                    map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
                 found.config_maps.insert(name.clone(), text.chain(binary).collect());
             }
         }
@@ -270,7 +288,8 @@ impl Preparer {
                     self.applied(deployment);
                 }
                 Ok(Event::InitDone) => {
-                    let seen: std::collections::HashSet<WorkKey> = seen.take().unwrap_or_default().into_iter().collect();
+                    let seen: std::collections::HashSet<WorkKey> =
+                        seen.take().unwrap_or_default().into_iter().collect();
                     for key in self.inner.manager.keys().into_iter().filter(|key| !seen.contains(key)) {
                         self.inner.manager.remove(&key);
                     }
@@ -319,7 +338,8 @@ impl Preparer {
         let api: Api<Pod> = Api::namespaced(self.inner.client.clone(), &namespace);
         let ours = self.inner.manager.pod(&namespace, &name).is_some();
         if pod.metadata.deletion_timestamp.is_some() {
-            let seconds = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            let seconds =
+                pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
             if !self.inner.manager.delete_pod(&namespace, &name, seconds.map(Duration::from_secs)) {
                 // Nothing runs for it: finish the deletion.
                 let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
@@ -433,7 +453,8 @@ mod tests {
     fn volume_files_are_written_with_their_modes() {
         let dir = tempfile::tempdir().unwrap();
         let volume = dir.path().join("hash/conf");
-        let files = vec![template::VolumeFile { path: volume.join("a/b"), content: b"x".to_vec(), mode: 0o400 }];
+        let files =
+            vec![template::VolumeFile { path: volume.join("a/b"), content: b"x".to_vec(), mode: 0o400 }];
         write_volumes(&Volumes { directories: vec![volume.clone()], files, mounts: vec![] }).unwrap();
         let mode = fs::metadata(volume.join("a/b")).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o400);

@@ -2,7 +2,7 @@
 //!
 //! `keeper keeper --dir DIR` is the keeper; `keeper hold DIR PLAN.json` attaches, starts the plan, listens on the address
 //! in the label of the plan if there is one, says so and sleeps.
-#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a tool of tests: its output is its purpose")]
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p dormouse-sandbox --example launch_bench [COUNT]` (as root). Everything that the node pools (network
 //! namespace, cgroup, work directory) is made before the clock starts, and sandboxes are reaped after it stops.
-#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a tool of tests: its output is its purpose")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -53,7 +53,8 @@ async fn bench(count: usize) {
     std::fs::create_dir_all(rootfs.join("etc")).unwrap();
     let source = dir.path().join("hold.c");
     std::fs::write(&source, "#include <unistd.h>\nint main(){ pause(); return 0; }\n").unwrap();
-    let built = Command::new("cc").args(["-static", "-O2", "-o"]).arg(rootfs.join("hold")).arg(&source).status();
+    let built =
+        Command::new("cc").args(["-static", "-O2", "-o"]).arg(rootfs.join("hold")).arg(&source).status();
     assert!(built.unwrap().success(), "cc -static is needed");
     let network = Network::new();
     let cgroups = CgroupRoot::detect(&format!("dormouse-bench-{}", std::process::id())).unwrap();
@@ -68,6 +69,7 @@ async fn bench(count: usize) {
             let id = format!("bench-{number}");
             let work = dir.path().join("work");
             std::fs::create_dir(&work).unwrap();
+            dormouse_sandbox::prepare_work_dir(&work).unwrap();
             let group = cgroups.create(&id).unwrap();
             group
                 .set_limits(&Limits {

@@ -407,7 +407,10 @@ fn read_number(file: &Path) -> u64 {
 fn read_field(file: &Path, field: &str) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.find(|(name, _)| *name == field).and_then(|(_, value)| value.trim().parse().ok()).unwrap_or_default()
+    pairs
+        .find(|(name, _)| *name == field)
+        .and_then(|(_, value)| value.trim().parse().ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -82,7 +82,9 @@ impl Keeper {
         let socket = dir.join(SOCKET);
         let stream = match UnixStream::connect(&socket).await {
             Ok(stream) => stream,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
                 start(exe, dir, tasks).await?
             }
             Err(error) => return Err(Error::io(step("connect to the keeper in"))(error)),
@@ -171,9 +173,7 @@ impl Keeper {
         match self.ask(Call::Listen { address }).await? {
             Ok((Reply::Listening, Some(socket))) => {
                 let listener = std::net::TcpListener::from(socket);
-                listener
-                    .set_nonblocking(true)
-                    .map_err(|source| Error::Listen { address, source })?;
+                listener.set_nonblocking(true).map_err(|source| Error::Listen { address, source })?;
                 Ok(listener)
             }
             Ok(_) => Err(unexpected()),

@@ -117,7 +117,7 @@ impl Keeper {
     fn new(dir: &Path) -> io::Result<Self> {
         // A leader of a process group cannot, but then it is not the child of a main process either.
         let _ = rustix::process::setsid();
-        for signal in 1..=31 {
+        for signal in 1..=64 {
             if signal != libc::SIGPIPE {
                 crate::sys::default_signal(signal);
             }
@@ -283,7 +283,7 @@ impl Keeper {
             Call::List => Ok(Reply::Running(self.running())),
             Call::Listen { address } => match self.listen(address) {
                 Ok(()) => return self.send_socket(number, address),
-                Err(error) => Err(Failure::Listen { errno: error.into() }),
+                Err(errno) => Err(Failure::Listen { errno }),
             },
             Call::Unlisten { address } => {
                 self.sockets.remove(&address);

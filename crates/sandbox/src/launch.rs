@@ -92,7 +92,7 @@ impl Launcher {
         let oom_kills = plan.cgroup.oom_kills();
         let identity = identity(plan, &plan.args)?;
         let volumes = plan.mounts.iter().map(volume).collect::<Attempt<Vec<_>>>()?;
-        let files = layers.late_files.iter().map(|file| text_file(file)).collect::<Attempt<Vec<_>>>()?;
+        let files = layers.late_files.iter().map(text_file).collect::<Attempt<Vec<_>>>()?;
         let cgroup = CgroupFds::open(&plan.cgroup)?;
         let netns = plan.netns.as_ref().map(|path| open_path(path, OFlags::RDONLY)).transpose()?;
         let (stdout, stdout_child) = pipe(plan.user.uid)?;
@@ -190,7 +190,10 @@ impl Launcher {
             Step::Start => "start the child".to_owned(),
             Step::Cgroup => "join the cgroup".to_owned(),
             Step::Network => {
-                format!("join the network namespace {}", plan.netns.as_deref().unwrap_or(Path::new("")).display())
+                format!(
+                    "join the network namespace {}",
+                    plan.netns.as_deref().unwrap_or(Path::new("")).display()
+                )
             }
             Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
             Step::Session => "make a session".to_owned(),
@@ -217,9 +220,10 @@ impl Launcher {
             Step::Hostname => format!("set host name {:?}", plan.hostname),
             Step::Cwd => format!("enter working directory {}", plan.cwd.display()),
             Step::ReadOnlyRoot => "make / read-only".to_owned(),
-            Step::Rlimit => {
-                plan.rlimits.get(index).map_or_else(String::new, |limit| format!("set limit {:?}", limit.kind))
-            }
+            Step::Rlimit => plan
+                .rlimits
+                .get(index)
+                .map_or_else(String::new, |limit| format!("set limit {:?}", limit.kind)),
             Step::Stdio => "connect stdout and stderr".to_owned(),
             Step::Seccomp => "install the system call filter".to_owned(),
             Step::Capabilities => "drop capabilities".to_owned(),
@@ -253,7 +257,10 @@ fn failed(step: String, errno: impl Into<Errno>) -> Failure {
 }
 
 fn reap(pidfd: BorrowedFd<'_>) {
-    let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), rustix::process::WaitIdOptions::EXITED);
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(pidfd),
+        rustix::process::WaitIdOptions::EXITED,
+    );
 }
 
 fn check(plan: &Plan) -> Attempt<()> {
@@ -286,8 +293,9 @@ fn check(plan: &Plan) -> Attempt<()> {
 }
 
 fn c_string(text: impl AsRef<[u8]>) -> Attempt<CString> {
-    CString::new(text.as_ref())
-        .map_err(|error| Failure::Plan(format!("{:?} has a NUL byte", String::from_utf8_lossy(&error.into_vec()))))
+    CString::new(text.as_ref()).map_err(|error| {
+        Failure::Plan(format!("{:?} has a NUL byte", String::from_utf8_lossy(&error.into_vec())))
+    })
 }
 
 fn c_path(path: &Path) -> Attempt<CString> {
@@ -301,7 +309,8 @@ fn open_path(path: &Path, flags: OFlags) -> Attempt<OwnedFd> {
 
 /// Every directory that leads to `path`, shortest first; with the path itself when `whole`.
 fn prefixes(path: &Path, whole: bool) -> Attempt<Vec<CString>> {
-    let mut all: Vec<_> = path.ancestors().skip(usize::from(!whole)).filter(|p| *p != Path::new("/")).collect();
+    let mut all: Vec<_> =
+        path.ancestors().skip(usize::from(!whole)).filter(|p| *p != Path::new("/")).collect();
     all.reverse();
     all.into_iter().map(c_path).collect()
 }
@@ -437,6 +446,24 @@ enum Found {
     Other,
 }
 
+/// Makes in `dir` what a launch would otherwise make there on the hot path: the directories of the writable layer.
+///
+/// Optional, for a pool of work directories. On a disk each directory costs some 0.1 ms and the mount of the overlay
+/// 0.3 ms more than on a tmpfs, so work directories belong on a tmpfs where memory allows.
+///
+/// # Errors
+/// They cannot be made.
+pub fn prepare_work_dir(dir: &Path) -> Result<(), crate::Error> {
+    let step = || crate::Error::io(format!("prepare {}", dir.display()));
+    for name in ["work", "upper", "upper/proc", "upper/sys", "upper/dev", "upper/tmp", "upper/etc"] {
+        match fs::DirBuilder::new().mode(0o755).create(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(step()(error)),
+            _ => {}
+        }
+    }
+    fs::set_permissions(dir.join("upper/tmp"), fs::Permissions::from_mode(0o1777)).map_err(step())
+}
+
 impl Layers {
     fn prepare(plan: &Plan) -> Attempt<Self> {
         let upper_path = plan.work_dir.join("upper");
@@ -450,8 +477,8 @@ impl Layers {
         make(&plan.work_dir.join("work"), 0o755)?;
         // Mount points that the image lacks go into the upper layer now: through the overlay they would cost a copy-up.
         for name in ["proc", "sys", "dev", "tmp"] {
-            if find(&plan.lowers, name) == Found::Nothing {
-                let path = upper_path.join(name);
+            let path = upper_path.join(name);
+            if !path.exists() && find(&plan.lowers, name) == Found::Nothing {
                 make(&path, 0o755)?;
                 if name == "tmp" {
                     fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))

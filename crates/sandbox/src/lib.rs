@@ -29,7 +29,8 @@ pub use cgroup::{Cgroup, CgroupPlan, CgroupRoot};
 pub use client::Keeper;
 pub use error::{Errno, Error};
 pub use keeper::keeper_main;
+pub use launch::prepare_work_dir;
 pub use plan::{
-    DEFAULT_PATH, ExecResult, KeeperEvent, Launched, LogPlan, Mount, MountSource, Plan, Rlimit, RlimitKind, Running,
-    SeccompProfile, User,
+    DEFAULT_PATH, ExecResult, KeeperEvent, Launched, LogPlan, Mount, MountSource, Plan, Rlimit, RlimitKind,
+    Running, SeccompProfile, User,
 };

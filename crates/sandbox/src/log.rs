@@ -189,8 +189,10 @@ mod tests {
         for number in 0..200 {
             log.feed(Stream::Stdout, format!("line {number}\n").as_bytes(), NOW).unwrap();
         }
-        let mut names: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["log", "log.1", "log.2"]);
         for name in names {

@@ -70,7 +70,8 @@ fn ranges() -> Vec<(u32, Rule)> {
         (libc::SYS_personality, Rule::Personality),
         (libc::SYS_socket, Rule::NoVsock),
     ];
-    rules.extend(plain.chain(special).map(|(number, rule)| (u32::try_from(number).unwrap_or(u32::MAX), rule)));
+    rules
+        .extend(plain.chain(special).map(|(number, rule)| (u32::try_from(number).unwrap_or(u32::MAX), rule)));
     rules.sort_by_key(|(number, _)| *number);
     rules.dedup_by_key(|(number, _)| *number);
     let mut ranges = vec![(0, Rule::Deny)];
@@ -201,7 +202,8 @@ mod tests {
         for number in 0..1000_u32 {
             let (answer, steps) = run(&program, NATIVE, number, 0);
             let listed = table::ALLOWED.contains(&i64::from(number));
-            let special = [libc::SYS_clone, libc::SYS_personality, libc::SYS_socket].contains(&i64::from(number));
+            let special =
+                [libc::SYS_clone, libc::SYS_personality, libc::SYS_socket].contains(&i64::from(number));
             let expected = if listed || special {
                 ALLOW
             } else if i64::from(number) == libc::SYS_clone3 {

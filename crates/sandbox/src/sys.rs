@@ -263,10 +263,21 @@ pub(crate) fn die_with_parent() -> Result<(), Errno> {
     check(result).map(drop)
 }
 
-/// Gives `signal` its default action.
+/// Gives `signal` its default action. The C library would refuse the two signals that it uses itself, which may be
+/// inherited as ignored all the same.
 pub(crate) fn default_signal(signal: i32) {
-    // SAFETY: sets no handler; the C library's function is async-signal-safe.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's structure: handler, flags, restorer where there is one, mask; all zero is SIG_DFL.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads at most the four words of `action`, with a mask of eight bytes, and installs no handler.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null_mut::<c_void>(),
+            8_usize,
+        )
+    };
 }
 
 /// Unblocks every signal.

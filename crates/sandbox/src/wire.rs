@@ -3,13 +3,14 @@
 //!
 //! `Hello` and its answer must stay readable by every version: they are how versions find out that they differ.
 
-use std::io::{IoSliceMut, IoSlice};
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno as Kernel;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -48,8 +49,13 @@ pub(crate) enum Message {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Hello { protocol: u32, pid: u32 },
-    Launched { pid: u32 },
+    Hello {
+        protocol: u32,
+        pid: u32,
+    },
+    Launched {
+        pid: u32,
+    },
     Done,
     Executed(ExecResult),
     Running(Vec<Running>),

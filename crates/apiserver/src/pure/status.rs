@@ -15,7 +15,6 @@ pub(crate) struct Status {
     reason: &'static str,
     message: String,
     details: Map<String, Value>,
-    metadata: Map<String, Value>,
 }
 
 /// One mistake within an invalid object.
@@ -63,14 +62,7 @@ fn of(kind: &KindInfo, name: &str) -> Map<String, Value> {
 
 impl Status {
     fn failure(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            success: false,
-            reason,
-            message: message.into(),
-            details: Map::new(),
-            metadata: Map::new(),
-        }
+        Self { code, success: false, reason, message: message.into(), details: Map::new() }
     }
 
     fn about(mut self, details: Map<String, Value>) -> Self {
@@ -224,13 +216,6 @@ impl Status {
         Self::failure(410, "Expired", message)
     }
 
-    /// The same, offering a token with which the list can go on, inconsistently.
-    pub(crate) fn expired_with_continue(message: impl Into<String>, token: &str) -> Self {
-        let mut status = Self::expired(message);
-        status.metadata.insert("continue".to_owned(), Value::from(token));
-        status
-    }
-
     /// The revision asked for lies in the future.
     pub(crate) fn timeout_too_large(requested: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
@@ -294,7 +279,7 @@ impl Status {
         let mut object = json!({
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": self.metadata,
+            "metadata": {},
             "status": if self.success { "Success" } else { "Failure" },
         });
         if let Some(fields) = object.as_object_mut() {

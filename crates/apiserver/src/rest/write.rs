@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dormouse_api::admission::{self, Denied, Operation, Strictness};
 use dormouse_api::kind::{self, KindInfo};
 use dormouse_base::clock;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::body::{self, Body};
@@ -13,6 +13,7 @@ use crate::json::{at, map_mut, meta_mut, put, root_mut, strip_nulls, text};
 use crate::meta;
 use crate::pure::patch::{self, PatchKind};
 use crate::pure::status::{Cause, Status};
+use crate::rest::apply::tracked;
 use crate::rest::{Named, decode, external, is, one};
 use crate::server::{Call, Server, durability, object_key, store_failure};
 use crate::user::UserInfo;
@@ -20,7 +21,7 @@ use crate::user::UserInfo;
 /// How often a generated name is tried anew.
 const NAMES_MAX: usize = 8;
 /// How often a write without a revision is tried anew on what another writer left.
-const RACES_MAX: usize = 32;
+pub(crate) const RACES_MAX: usize = 32;
 
 /// Which part of an object a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +33,21 @@ pub(crate) enum Part {
     Finalize,
 }
 
+impl Part {
+    pub(crate) fn subresource(self) -> Option<&'static str> {
+        (self == Self::Status).then_some("status")
+    }
+}
+
 /// Who writes, and how.
 pub(crate) struct Options<'a> {
     pub(crate) user: &'a UserInfo,
     pub(crate) strict: Strictness,
     pub(crate) dry_run: bool,
+    /// Whose fields are written, for objects that were ever applied.
+    pub(crate) manager: String,
+    /// Whether this is an apply, which keeps the managers itself.
+    pub(crate) applying: bool,
 }
 
 impl<'a> Options<'a> {
@@ -49,12 +60,16 @@ impl<'a> Options<'a> {
                 return Err(Status::bad_request(format!("fieldValidation: Unsupported value: {other:?}")));
             }
         };
-        Ok(Self { user: &call.user, strict, dry_run: call.query.dry_run()? })
+        let agent = call.parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let agent = agent.unwrap_or("unknown").split('/').next().unwrap_or_default();
+        let manager = call.query.get("fieldManager").unwrap_or(agent).to_owned();
+        Ok(Self { user: &call.user, strict, dry_run: call.query.dry_run()?, manager, applying: false })
     }
 
     /// The server's own writes.
     pub(crate) fn internal(user: &'a UserInfo) -> Self {
-        Self { user, strict: Strictness::Ignore, dry_run: false }
+        let manager = user.name.clone();
+        Self { user, strict: Strictness::Ignore, dry_run: false, manager, applying: false }
     }
 }
 
@@ -126,6 +141,9 @@ impl Server {
             self.check_namespace(kind, &name, namespace)?;
         }
         meta::stamp_new(kind, &mut object, now);
+        if !options.applying {
+            meta_mut(&mut object).remove("managedFields");
+        }
         initial_state(kind, &mut object);
         let (object, warnings) = admit(kind, Operation::Create, Part::Main, None, object, options, now)?;
         let key = object_key(kind, namespace, &name);
@@ -189,14 +207,12 @@ impl Server {
             self.modify(named, part, &options, &|_| Ok(requested.clone())).await?
         } else {
             if call.content_type() == "application/apply-patch+yaml" {
-                return Err(Status::unsupported_media_type(patch::accepted(kind)));
+                return self.apply(named, part, call, options).await;
             }
             let patch_kind = patch_kind(kind, call)?;
             if call.query.get("force").is_some() {
-                return Err(Status::invalid_patch_options(
-                    "force",
-                    "Forbidden: may not be specified for non-apply patch",
-                ));
+                let why = "Forbidden: may not be specified for non-apply patch";
+                return Err(Status::invalid_patch_options("force", why));
             }
             self.modify(named, part, &options, &|current| patch::apply(patch_kind, kind, current, &call.body))
                 .await?
@@ -239,7 +255,11 @@ impl Server {
             if part == Part::Main {
                 meta::count_generation(kind, &current, &mut object);
             }
-            if object == *current || options.dry_run {
+            object = match tracked(kind, part, options, &current, object) {
+                Some(object) => object,
+                None => return Ok(Written { object: (*current).clone(), warnings }),
+            };
+            if options.dry_run {
                 return Ok(Written { object, warnings });
             }
             let result = if deleting && is_finished(kind, &object) {
@@ -363,7 +383,7 @@ fn admit(
     let request = admission::Request {
         kind,
         operation,
-        subresource: (part == Part::Status).then_some("status"),
+        subresource: part.subresource(),
         user: &options.user.name,
         old,
         strict: options.strict,

@@ -83,19 +83,19 @@ async fn served() -> Option<(World, Kubectl)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_see_health_and_nothing_else() {
     let Some((world, kubectl)) = served().await else { return };
-    let known = std::fs::read_to_string(&kubectl.config).unwrap();
-    let lines = known
-        .lines()
-        .filter(|line| !line.contains("client-"))
-        .map(|line| line.replace("  user:", "  user: {}"));
-    // The user's entry keeps its name and loses its credentials; the context's line has four spaces and a name.
-    let text: Vec<String> = lines.map(|line| line.replace("user: {} \"", "user: \"")).collect();
-    let config = world.directory.path().join("stranger");
-    std::fs::write(&config, text.join("\n")).unwrap();
-    let stranger = format!("--kubeconfig={}", config.display());
-    assert_eq!(kubectl.ok(&format!("{stranger} get --raw /livez")).await, "ok");
-    let refused = kubectl.fails(&format!("{stranger} get --raw /api/v1/pods"), "").await;
-    assert!(refused.contains("Forbidden") && refused.contains("system:anonymous"), "{refused}");
+    let url = kubectl.ok("config view --minify -o jsonpath={.clusters[0].cluster.server}").await;
+    let directory = world.directory.path();
+    let authority = Authority::load_or_create(&directory.join("tls"), &[], clock::timestamp()).unwrap();
+    let (certificate, key) = authority.client_certificate("bob", Some("people"), clock::timestamp()).unwrap();
+    std::fs::write(directory.join("bob.crt"), certificate).unwrap();
+    std::fs::write(directory.join("bob.key"), key).unwrap();
+    let place = directory.display();
+    let stranger =
+        format!("--kubeconfig=/dev/null --server={url} --certificate-authority={place}/tls/ca.crt");
+    let bob = format!("{stranger} --client-certificate={place}/bob.crt --client-key={place}/bob.key");
+    assert_eq!(kubectl.ok(&format!("{bob} get --raw /livez")).await, "ok");
+    let refused = kubectl.fails(&format!("{bob} get --raw /api/v1/pods"), "").await;
+    assert!(refused.contains("Forbidden") && refused.contains("User \"bob\" cannot list"), "{refused}");
     let refused = kubectl.fails(&format!("{stranger} --token=x get --raw /api/v1/pods"), "").await;
     assert!(refused.contains("must be logged in"), "{refused}");
     world.close().await;
@@ -162,6 +162,7 @@ async fn kubectl_applies_a_knative_service() {
     let table = kubectl.ok("get ksvc").await;
     assert!(table.contains("LATESTCREATED") && table.contains("hello") && !table.contains("AGE"), "{table}");
     kubectl.ok("get ksvc,rt,cfg,rev,po,deploy").await;
+    kubectl.ok_with("apply --server-side --force-conflicts -f -", &changed).await;
     kubectl.ok("get all -A").await;
     kubectl.ok("get knative -A").await;
     assert!(kubectl.ok("describe ksvc hello").await.contains("example.com/hello"));

@@ -396,3 +396,37 @@ async fn knative_defaults_and_denials_are_in_the_answer() {
     assert!(text.starts_with(start), "{text}");
     world.close().await;
 }
+
+#[tokio::test]
+async fn appliers_own_their_fields() {
+    let world = World::new().await;
+    let path = format!("{MAPS}/a");
+    let apply = |manager: &'static str, force: bool, data: serde_json::Value| {
+        let mut map = config_map("a");
+        map["data"] = data;
+        let path = format!("{path}?fieldManager={manager}&force={force}");
+        let world = &world;
+        async move { world.call("PATCH", &path, "application/apply-patch+yaml", map.to_string()).await }
+    };
+    let made = apply("one", false, json!({"a": "1", "b": "1"})).await.expect(201);
+    let again = apply("one", false, json!({"a": "1", "b": "1"})).await.expect(200);
+    assert_eq!(version(&again), version(&made));
+    let conflict = apply("two", false, json!({"a": "2"})).await;
+    assert_eq!(conflict.json()["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    conflict.refused(409, "Conflict");
+    apply("two", true, json!({"a": "2"})).await.expect(200);
+    let pruned = apply("one", false, json!({})).await.expect(200);
+    assert_eq!(pruned["data"], json!({"a": "2"}));
+    let taken =
+        world.merge(&format!("{path}?fieldManager=three"), &json!({"data": {"a": "3"}})).await.expect(200);
+    assert!(taken["metadata"]["managedFields"].to_string().contains("three"), "{taken}");
+    let untold =
+        world.call("PATCH", &path, "application/apply-patch+yaml", config_map("a").to_string()).await;
+    untold.refused(422, "Invalid");
+    let service = service("s").to_string();
+    let path = format!("{SERVICES}/s?fieldManager=one");
+    let made = world.call("PATCH", &path, "application/apply-patch+yaml", service.clone()).await.expect(201);
+    let again = world.call("PATCH", &path, "application/apply-patch+yaml", service).await.expect(200);
+    assert_eq!(version(&again), version(&made));
+    world.close().await;
+}

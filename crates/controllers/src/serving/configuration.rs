@@ -8,23 +8,25 @@ use std::sync::Arc;
 
 use dormouse_api::serving::configuration::Configuration;
 use dormouse_api::serving::revision::Revision;
-use dormouse_api::vocabulary::CONFIGURATION_LABEL;
 use dormouse_base::clock;
-use kube::api::ListParams;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 
-use super::context::{Context, controlled_by, drive, identity};
+use super::context::{Context, Severity, controlled_by, drive, identity};
 use super::error::Error;
 use super::gc;
 use plan::Latest;
 
 pub(crate) async fn run(ctx: Arc<Context>) {
     let client = ctx.client.clone();
+    let learner = ctx.clone();
     let controller = Controller::new(Api::<Configuration>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<Revision>::all(client), watcher::Config::default());
+        .watches(Api::<Revision>::all(client), watcher::Config::default(), move |revision: Revision| {
+            let configuration = learner.family.learn(&revision)?;
+            Some(ObjectRef::new(&configuration).within(&revision.namespace()?))
+        });
     drive(controller, ctx, reconcile).await;
 }
 
@@ -33,13 +35,10 @@ async fn reconcile(configuration: Arc<Configuration>, ctx: Arc<Context>) -> Resu
     if configuration.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let selector = ListParams::default().labels(&format!("{CONFIGURATION_LABEL}={name}"));
-    let mut revisions = ctx
-        .api::<Revision>(namespace)
-        .list(&selector)
-        .await
-        .map_err(Error::api(format!("list the Revisions of {namespace}/{name}")))?
-        .items;
+    let named = configuration.status.iter().flat_map(|status| {
+        [&status.latest_created_revision_name, &status.latest_ready_revision_name].into_iter().flatten().cloned()
+    });
+    let mut revisions = ctx.revisions(namespace, name, named).await?;
     let latest = latest(&configuration, &ctx, namespace, &revisions).await?;
     if let Latest::Created(revision) = &latest
         && !revisions.iter().any(|existing| existing.name_any() == revision.name_any())
@@ -56,7 +55,7 @@ async fn reconcile(configuration: Arc<Configuration>, ctx: Arc<Context>) -> Resu
         changed.status = Some(status);
         ctx.replace_status(namespace, &changed).await?;
         if let Some(ready) = ready_now.filter(|_| ready_before != changed.latest_ready()) {
-            tell(&ctx, &configuration, &ready, ready_before.is_none()).await;
+            tell(&ctx, &configuration, &ready, ready_before.is_none());
         }
     }
     gc::collect(&ctx, &configuration, &revisions).await?;
@@ -64,13 +63,13 @@ async fn reconcile(configuration: Arc<Configuration>, ctx: Arc<Context>) -> Resu
     Ok(Action::await_change())
 }
 
-async fn tell(ctx: &Context, configuration: &Configuration, ready: &str, first: bool) {
+fn tell(ctx: &Context, configuration: &Configuration, ready: &str, first: bool) {
     if first {
         let note = "Configuration becomes ready".to_owned();
-        ctx.record(configuration, EventType::Normal, "ConfigurationReady", note).await;
+        ctx.record(configuration, Severity::Normal, "ConfigurationReady", note);
     }
     let note = format!("LatestReadyRevisionName updated to \"{ready}\"");
-    ctx.record(configuration, EventType::Normal, "LatestReadyUpdate", note).await;
+    ctx.record(configuration, Severity::Normal, "LatestReadyUpdate", note);
 }
 
 trait LatestReady {
@@ -108,12 +107,12 @@ async fn latest(
     match ctx.create(namespace, &wanted).await {
         Ok(created) => {
             let note = format!("Created Revision \"{name}\"");
-            ctx.record(configuration, EventType::Normal, "Created", note).await;
+            ctx.record(configuration, Severity::Normal, "Created", note);
             Ok(Latest::Created(Box::new(created)))
         }
         Err(Error::Api { source: kube::Error::Api(status), .. }) if (400..500).contains(&status.code) && status.code != 409 => {
             let note = format!("Failed to create Revision: {}", status.message);
-            ctx.record(configuration, EventType::Warning, "CreationFailed", note).await;
+            ctx.record(configuration, Severity::Warning, "CreationFailed", note);
             Ok(Latest::Failed(status.message.clone()))
         }
         Err(error) => Err(error),

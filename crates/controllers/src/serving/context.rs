@@ -5,19 +5,22 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dormouse_api::serving::revision::Revision;
 use dormouse_base::backoff::Backoff;
+use dormouse_base::clock;
 use dormouse_base::task::Tasks;
 use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::{Event, EventSource};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, PostParams};
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
+use super::family::Family;
 use super::tracker::Tracker;
 use super::{Deps, Domain, Resolve};
 
@@ -27,6 +30,27 @@ const RETRY: Backoff =
 /// How many objects of one kind are reconciled at once.
 const CONCURRENCY: u16 = 32;
 
+/// Who events come from.
+const COMPONENT: &str = "dormouse-serving";
+
+/// How an event is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// As it should be.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+impl Severity {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
 /// Shared by all reconcilers of Serving.
 pub(crate) struct Context {
     pub(crate) client: kube::Client,
@@ -34,20 +58,19 @@ pub(crate) struct Context {
     pub(crate) domain: Domain,
     pub(crate) tasks: Tasks,
     pub(crate) tracker: Tracker,
-    recorder: Recorder,
+    pub(crate) family: Family,
     failures: Mutex<HashMap<String, u32>>,
 }
 
 impl Context {
     pub(crate) fn new(client: kube::Client, deps: Deps, tasks: Tasks) -> Self {
-        let reporter = Reporter { controller: "dormouse-serving".to_owned(), instance: None };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
             client,
             resolve: deps.resolve,
             domain: deps.domain,
             tasks,
             tracker: Tracker::default(),
+            family: Family::default(),
             failures: Mutex::new(HashMap::new()),
         }
     }
@@ -69,6 +92,25 @@ impl Context {
             .get_opt(name)
             .await
             .map_err(Error::api(format!("read {} {namespace}/{name}", K::kind(&()))))
+    }
+
+    /// The Revisions of a Configuration, and those that `also` names.
+    pub(crate) async fn revisions(
+        &self,
+        namespace: &str,
+        configuration: &str,
+        also: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<Revision>, Error> {
+        let mut names = self.family.of(namespace, configuration);
+        names.extend(also);
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            match self.get::<Revision>(namespace, &name).await? {
+                Some(revision) => found.push(revision),
+                None => self.family.forget(namespace, configuration, &name),
+            }
+        }
+        Ok(found)
     }
 
     /// Creates a child.
@@ -119,21 +161,48 @@ impl Context {
             .map_err(Error::api(format!("update the status of {} {namespace}/{name}", K::kind(&()))))
     }
 
-    /// Records an event on `object`; a failure to record is logged, never returned.
-    pub(crate) async fn record<K>(&self, object: &K, kind: EventType, reason: &str, note: String)
+    /// Records an event on `object` beside the caller's work; a failure to record is logged.
+    ///
+    /// The same words about the same generation are one event, however often they are said.
+    pub(crate) fn record<K>(&self, object: &K, kind: Severity, reason: &str, note: String)
     where
         K: Resource<DynamicType = ()>,
     {
+        let reference = object.object_ref(&());
+        let namespace = reference.namespace.clone().unwrap_or_default();
+        let uid = reference.uid.clone().unwrap_or_default();
+        let words = format!("{uid}{:?}{reason}{note}", object.meta().generation);
+        let hash = words.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let now = Time(clock::timestamp());
         let event = Event {
-            type_: kind,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: "Reconcile".to_owned(),
-            secondary: None,
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{hash:016x}", object.meta().name.as_deref().unwrap_or_default())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            involved_object: reference,
+            type_: Some(kind.text().to_owned()),
+            reason: Some(reason.to_owned()),
+            message: Some(note),
+            first_timestamp: Some(now.clone()),
+            last_timestamp: Some(now),
+            count: Some(1),
+            source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
+            reporting_component: Some(COMPONENT.to_owned()),
+            ..Event::default()
         };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            tracing::debug!(reason, error = %dormouse_base::chain(&error), "event not recorded");
-        }
+        let api = self.api::<Event>(&namespace);
+        self.tasks.spawn_connection("event", async move {
+            match api.create(&PostParams::default(), &event).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
+                Err(error) => {
+                    tracing::debug!(error = %dormouse_base::chain(&error), "event not recorded");
+                }
+            }
+        });
     }
 
     /// Forgets the failures of an object that reconciled.

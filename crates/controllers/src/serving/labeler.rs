@@ -7,7 +7,7 @@ use dormouse_api::serving::configuration::Configuration;
 use dormouse_api::serving::revision::Revision;
 use dormouse_api::serving::route::Route;
 use dormouse_api::vocabulary::{
-    ACTIVE, CONFIGURATION_LABEL, RESERVE, ROUTES, ROUTING_STATE, ROUTING_STATE_MODIFIED, SERVICE_LABEL,
+    ACTIVE, RESERVE, ROUTES, ROUTING_STATE, ROUTING_STATE_MODIFIED, SERVICE_LABEL,
 };
 use dormouse_base::clock;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,8 +23,12 @@ use super::route::plan::Known;
 const FINALIZER: &str = "routes.serving.knative.dev";
 
 /// Puts the finalizer on; answers whether it had to.
+///
+/// A Route of a Service needs none, which saves a write for each Service: what it labels belongs to the same Service
+/// and goes with it, and a Route that is deleted alone comes back.
 pub(crate) async fn guard(ctx: &Context, route: &Route) -> Result<bool, Error> {
-    if route.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    let of_service = route.owner_references().iter().any(|owner| owner.kind == "Service");
+    if of_service || route.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(false);
     }
     let mut changed = route.clone();
@@ -84,27 +88,20 @@ pub(crate) async fn clear(ctx: &Context, route: &Route) -> Result<(), Error> {
 
 /// Revisions that may carry this Route's name: those of its Service and of the Configurations it follows.
 async fn candidates(ctx: &Context, route: &Route, namespace: &str) -> Result<Vec<Revision>, Error> {
-    let mut selectors = BTreeSet::new();
-    if let Some(service) = route.labels().get(SERVICE_LABEL) {
-        selectors.insert(format!("{SERVICE_LABEL}={service}"));
-    }
+    let mut configurations = BTreeSet::new();
+    configurations.extend(route.labels().get(SERVICE_LABEL).cloned());
     for target in &route.spec.traffic {
-        selectors.extend(target.configuration_name.iter().map(|name| format!("{CONFIGURATION_LABEL}={name}")));
+        configurations.extend(target.configuration_name.clone());
     }
-    if selectors.is_empty() {
+    if configurations.is_empty() {
         // A Route over plain Revisions: only those of the namespace can be meant.
-        selectors.insert(String::new());
+        let what = format!("list Revisions in {namespace}");
+        let listed = ctx.api::<Revision>(namespace).list(&ListParams::default()).await;
+        return Ok(listed.map_err(Error::api(what))?.items);
     }
     let mut found: Vec<Revision> = Vec::new();
-    for selector in selectors {
-        let params = ListParams::default().labels(&selector);
-        let what = format!("list Revisions in {namespace}");
-        let listed = ctx.api::<Revision>(namespace).list(&params).await.map_err(Error::api(what))?.items;
-        for revision in listed {
-            if !found.iter().any(|other| other.name_any() == revision.name_any()) {
-                found.push(revision);
-            }
-        }
+    for configuration in configurations {
+        found.extend(ctx.revisions(namespace, &configuration, None).await?);
     }
     Ok(found)
 }

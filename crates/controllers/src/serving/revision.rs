@@ -17,11 +17,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::ListParams;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::EventType;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 
-use super::context::{Context, controlled_by, drive, identity};
+use super::context::{Context, Severity, controlled_by, drive, identity};
 use super::error::Error;
 use super::resolve::ResolveError;
 use plan::Observed;
@@ -78,7 +77,7 @@ async fn reconcile(revision: Arc<Revision>, ctx: Arc<Context>) -> Result<Action,
     write(&ctx, namespace, &mut revision, before).await?;
     if !was_ready && revision.is_ready() {
         let note = "Revision becomes ready upon all resources being ready".to_owned();
-        ctx.record(&revision, EventType::Normal, "RevisionReady", note).await;
+        ctx.record(&revision, Severity::Normal, "RevisionReady", note);
     }
     ctx.succeeded(&revision);
     Ok(Action::await_change())

@@ -17,12 +17,11 @@ use dormouse_base::clock;
 use k8s_openapi::api::core::v1::Service as CoreService;
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 
-use super::context::{Context, controlled_by, drive, identity};
+use super::context::{Context, Severity, controlled_by, drive, identity};
 use super::error::Error;
 use super::labeler;
 use plan::{Known, Outcome};
@@ -155,7 +154,7 @@ async fn apply_children(
     let name = wanted.name_any();
     let Some(existing) = ctx.get::<Ingress>(namespace, &name).await? else {
         let created = ctx.create(namespace, &wanted).await?;
-        ctx.record(route, EventType::Normal, "Created", format!("Created Ingress \"{name}\"")).await;
+        ctx.record(route, Severity::Normal, "Created", format!("Created Ingress \"{name}\""));
         return Ok(Ok(created));
     };
     if !controlled_by(&existing.metadata, route.metadata.uid.as_deref()) {

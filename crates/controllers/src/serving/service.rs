@@ -13,11 +13,10 @@ use dormouse_api::serving::route::Route;
 use dormouse_api::serving::service::Service;
 use dormouse_base::clock;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::events::EventType;
 use kube::runtime::watcher;
 use kube::{Api, Resource};
 
-use super::context::{Context, controlled_by, drive, identity};
+use super::context::{Context, Severity, controlled_by, drive, identity};
 use super::error::Error;
 use plan::{Child, Observed};
 
@@ -100,7 +99,7 @@ where
     let Some(existing) = existing else {
         let created = ctx.create(namespace, &wanted).await?;
         let note = format!("Created {kind} \"{name}\"");
-        ctx.record(service, EventType::Normal, "Created", note).await;
+        ctx.record(service, Severity::Normal, "Created", note);
         return Ok(Child::Owned(created));
     };
     if !controlled_by(existing.meta(), service.metadata.uid.as_deref()) {

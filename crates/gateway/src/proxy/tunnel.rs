@@ -2,7 +2,6 @@
 //!
 //! The revision's total time limit ended with the switch; its idle limit counts traffic in both directions.
 
-
 use std::time::Duration;
 
 use dormouse_base::clock;
@@ -31,11 +30,10 @@ pub(super) fn start(
     };
     let upstream = hyper::upgrade::on(&mut response);
     let idle = (!policy.idle_timeout.is_zero()).then_some(policy.idle_timeout);
-    let driver = connection.into_driver();
     let shutdown = shared.tasks.shutdown().clone();
     shared.tasks.spawn_connection("gateway-tunnel", async move {
         let held = (permit, track);
-        let (driven, upstream) = tokio::join!(driver, upstream);
+        let (driven, upstream) = tokio::join!(connection.run(), upstream);
         let ended = match (driven, upstream) {
             (Ok(()), Ok(upstream)) => match downstream.await {
                 Ok(client) => tokio::select! {

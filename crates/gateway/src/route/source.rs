@@ -71,7 +71,8 @@ fn path_rule(own: &Arc<str>, path: &HttpIngressPath, external: bool) -> PathRule
     let mut splits = Vec::with_capacity(path.splits.len());
     for split in &path.splits {
         let percent = if only { 100 } else { split.percent.unwrap_or(0).clamp(0, 1_000_000) };
-        let Some(upto) = u32::try_from(percent).ok().filter(|share| *share > 0).map(|share| total + share) else {
+        let Some(upto) = u32::try_from(percent).ok().filter(|share| *share > 0).map(|share| total + share)
+        else {
             continue;
         };
         total = upto;
@@ -90,7 +91,9 @@ fn path_rule(own: &Arc<str>, path: &HttpIngressPath, external: bool) -> PathRule
     PathRule {
         prefix: path.path.clone().unwrap_or_default(),
         external,
-        headers: matches.filter_map(|(name, value)| Some((name.parse().ok()?, value.exact.clone()))).collect(),
+        headers: matches
+            .filter_map(|(name, value)| Some((name.parse().ok()?, value.exact.clone())))
+            .collect(),
         rewrite_host: path
             .rewrite_host
             .as_deref()

@@ -22,7 +22,8 @@ fn find(table: &RouteTable, host: &str, path: &str, headers: &HeaderMap, from: V
 }
 
 fn simple(name: &str, created: &str, revision: &str) -> Arc<Ingress> {
-    let spec = json!({"rules": [rule(&["h.example.com"], "ExternalIP", json!([{"splits": target(revision)}]))]});
+    let spec =
+        json!({"rules": [rule(&["h.example.com"], "ExternalIP", json!([{"splits": target(revision)}]))]});
     ingress(name, created, spec)
 }
 
@@ -47,9 +48,14 @@ fn the_longest_path_wins_then_more_headers() {
         {"headers": {"a": {"exact": "1"}}, "splits": target("one")},
         {"headers": {"a": {"exact": "1"}, "b": {"exact": "2"}}, "splits": target("two")}
     ]);
-    let table = compile(&[ingress("a", "2026-01-01T00:00:00Z", json!({"rules": [rule(&["h"], "ExternalIP", paths)]}))]);
+    let table = compile(&[ingress(
+        "a",
+        "2026-01-01T00:00:00Z",
+        json!({"rules": [rule(&["h"], "ExternalIP", paths)]}),
+    )]);
     let mut headers = HeaderMap::new();
-    let mut go = |path: &str, headers: &HeaderMap| find(&table, "h", path, headers, Visibility::External).unwrap();
+    let go =
+        |path: &str, headers: &HeaderMap| find(&table, "h", path, headers, Visibility::External).unwrap();
     assert_eq!(go("/", &headers), "root");
     assert_eq!(go("/api/x", &headers), "api");
     assert_eq!(go("/api/v2/x", &headers), "v2");
@@ -80,7 +86,9 @@ fn splits_get_exactly_their_share_and_zero_gets_nothing() {
     let rules = table.host("h").unwrap();
     let path = rules.find("/", &HeaderMap::new(), Visibility::External).unwrap();
     let count = |name: &str| {
-        (0..100).filter(|random| rules.choose(path, || *random).unwrap().1.revision.name.as_ref() == name).count()
+        (0..100)
+            .filter(|random| rules.choose(path, || *random).unwrap().1.revision.name.as_ref() == name)
+            .count()
     };
     assert_eq!((count("a"), count("b"), count("none")), (90, 10, 0));
 }

@@ -297,7 +297,11 @@ async fn launch_in(
                 finished: now,
                 sandbox: id,
             });
-            Err(Failure { reason: if is_theirs { "RunContainerError" } else { "CreateContainerError" }, message, ended })
+            Err(Failure {
+                reason: if is_theirs { "RunContainerError" } else { "CreateContainerError" },
+                message,
+                ended,
+            })
         }
     }
 }
@@ -427,8 +431,13 @@ async fn attend(
                     }
                     if fatal {
                         manager.withdraw(cell).await;
-                        manager.note(cell, Note::normal("Killing", format!(
-                            "Container failed {} probe, will be restarted", what.to_lowercase())));
+                        manager.note(
+                            cell,
+                            Note::normal(
+                                "Killing",
+                                format!("Container failed {} probe, will be restarted", what.to_lowercase()),
+                            ),
+                        );
                         kill(manager, id).await;
                         schedule.rest(clock::now());
                     }
@@ -467,7 +476,10 @@ impl Schedule {
             failed: 0,
             live_failed: 0,
             next_ready: (!delay.is_zero()).then(|| now + delay),
-            next_live: care.liveness.as_ref().map(|live| now + live.initial_delay.max(live.wait_while_running())),
+            next_live: care
+                .liveness
+                .as_ref()
+                .map(|live| now + live.initial_delay.max(live.wait_while_running())),
             startup: care.startup.is_some(),
         }
     }
@@ -481,7 +493,14 @@ impl Schedule {
     }
 
     /// Waits for the next probe that is due and asks it. Cancel-safe: nothing changes before it is complete.
-    async fn next(&self, care: &Care, phase: Phase, address: Ipv4Addr, manager: &Manager, id: &str) -> Checked {
+    async fn next(
+        &self,
+        care: &Care,
+        phase: Phase,
+        address: Ipv4Addr,
+        manager: &Manager,
+        id: &str,
+    ) -> Checked {
         let now = clock::now();
         let launcher = manager.launcher();
         if let (Some(at), Some(live), false) = (self.next_live, &care.liveness, self.startup)

@@ -59,7 +59,10 @@ pub(crate) struct Create {
 }
 
 pub(crate) enum Reap {
-    Network { number: u16, done: Box<dyn FnOnce() + Send> },
+    Network {
+        number: u16,
+        done: Box<dyn FnOnce() + Send>,
+    },
     /// Answers once everything before it is done.
     Barrier(oneshot::Sender<()>),
 }
@@ -123,7 +126,8 @@ pub(crate) fn in_runtime<T, F: Future<Output = Result<T>>>(work: impl FnOnce(Han
         .build()
         .map_err(Error::io("start a runtime for netlink"))?;
     runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::io("open a netlink socket"))?;
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(Error::io("open a netlink socket"))?;
         tokio::select! {
             biased; // The answer is looked at first; the connection only carries it.
             result = work(handle) => result,
@@ -171,7 +175,9 @@ pub(crate) async fn delete_link(handle: &Handle, name: &str) {
             }
         }
         Ok(None) => {}
-        Err(error) => tracing::warn!(link = name, error = dormouse_base::chain(&error), "could not look up link"),
+        Err(error) => {
+            tracing::warn!(link = name, error = dormouse_base::chain(&error), "could not look up link")
+        }
     }
 }
 
@@ -299,7 +305,8 @@ pub(crate) fn has_sockets(path: &Path) -> bool {
         let namespace = File::open(path)?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(fs::read_to_string("/proc/thread-self/net/tcp")?.lines().nth(1).is_some()
-            || fs::read_to_string("/proc/thread-self/net/tcp6").is_ok_and(|text| text.lines().nth(1).is_some()))
+            || fs::read_to_string("/proc/thread-self/net/tcp6")
+                .is_ok_and(|text| text.lines().nth(1).is_some()))
     };
     // A thread of its own, because it does not come back from the namespace.
     let thread = std::thread::Builder::new().name("dormouse-net-look".to_owned()).spawn(look);

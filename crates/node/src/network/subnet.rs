@@ -101,7 +101,10 @@ mod tests {
     #[test]
     fn the_default_route_does_not_count_and_others_do() {
         let used = used(ROUTES, "  +-- 10.65.0.0/16\n     |-- 10.65.0.1\n        /32 host LOCAL\n");
-        assert_eq!(used, [Subnet::new(Ipv4Addr::new(10, 64, 0, 0), 16), Subnet::new(Ipv4Addr::new(10, 65, 0, 1), 32)]);
+        assert_eq!(
+            used,
+            [Subnet::new(Ipv4Addr::new(10, 64, 0, 0), 16), Subnet::new(Ipv4Addr::new(10, 65, 0, 1), 32)]
+        );
         assert_eq!(choose(&used, 0).unwrap().to_string(), "10.66.0.0/16");
         assert_eq!(choose(&used, 9).unwrap().to_string(), "10.73.0.0/16");
     }

@@ -145,11 +145,21 @@ pub(super) fn deployment_status(
     let available = if enough {
         ("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.".to_owned())
     } else {
-        ("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".to_owned())
+        (
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.".to_owned(),
+        )
     };
     let set = format!("{}-{}", key.name, census.hash);
     let progressing = if census.rolled_out {
-        ("Progressing", "True", "NewReplicaSetAvailable", format!("ReplicaSet \"{set}\" has successfully progressed."))
+        (
+            "Progressing",
+            "True",
+            "NewReplicaSetAvailable",
+            format!("ReplicaSet \"{set}\" has successfully progressed."),
+        )
     } else if census.deadline_exceeded {
         (
             "Progressing",
@@ -166,7 +176,9 @@ pub(super) fn deployment_status(
             let old = before
                 .and_then(|before| before.get("conditions")?.as_array())
                 .and_then(|list| list.iter().find(|old| old.get("type").is_some_and(|have| have == kind)));
-            let same = |field: &str, value: &str| old.is_some_and(|old| old.get(field).is_some_and(|have| have == value));
+            let same = |field: &str, value: &str| {
+                old.is_some_and(|old| old.get(field).is_some_and(|have| have == value))
+            };
             let keep = |field: &str, stays: bool| {
                 old.filter(|_| stays).and_then(|old| old.get(field)).cloned().unwrap_or_else(|| json!(now))
             };
@@ -200,7 +212,8 @@ pub(super) fn node(name: &str, address: &str, version: &str, now: Timestamp) -> 
         other => other,
     };
     let os = read("/etc/os-release");
-    let pretty = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
+    let pretty =
+        os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
     let memory = read("/proc/meminfo");
     let memory = memory.split_whitespace().nth(1).unwrap_or("0").to_owned();
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -251,7 +264,9 @@ mod tests {
     use crate::manager::cell::Template;
 
     fn cell() -> Cell {
-        let spec = serde_json::from_value(json!({"containers": [{"name": "user-container", "image": "host:5000/a:v1"}]}));
+        let spec = serde_json::from_value(
+            json!({"containers": [{"name": "user-container", "image": "host:5000/a:v1"}]}),
+        );
         let template = Template {
             hash: "abc".into(),
             labels: BTreeMap::new(),
@@ -307,7 +322,9 @@ mod tests {
         // A pod that has never been told needs `last` only for crashes.
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["podIP"], "10.64.0.9");
-        assert!(status["conditions"].as_array().unwrap().iter().all(|condition| condition["status"] == "True"));
+        assert!(
+            status["conditions"].as_array().unwrap().iter().all(|condition| condition["status"] == "True")
+        );
     }
 
     fn census() -> Census {

@@ -53,8 +53,11 @@ fn command_replaces_the_entrypoint_and_args_replace_the_arguments() {
     assert_eq!(args(json!({"name": "c"})), ["/app", "serve"]);
     assert_eq!(args(json!({"name": "c", "args": ["x"]})), ["/app", "x"]);
     assert_eq!(args(json!({"name": "c", "command": ["/sh"]})), ["/sh"]);
-    assert_eq!(args(json!({"name": "c", "command": ["/sh"], "args": ["$(P)", "$(Q)"],
-        "env": [{"name": "P", "value": "1"}]})), ["/sh", "1", "$(Q)"]);
+    assert_eq!(
+        args(json!({"name": "c", "command": ["/sh"], "args": ["$(P)", "$(Q)"],
+        "env": [{"name": "P", "value": "1"}]})),
+        ["/sh", "1", "$(Q)"]
+    );
 }
 
 #[test]
@@ -78,8 +81,16 @@ fn the_environment_is_image_then_sources_then_variables() {
     }));
     let env = plan(&build(spec, &referenced).unwrap().0).env;
     for expected in [
-        "PATH=/bin", "LANG=C", "GREETING=map", "PORT=8080", "URL=http://$(IP):8080", "AFTER=10.64.0.9", "KEY=secret",
-        "APP=hello", "POD=hello-abc", "HOSTNAME=hello-abc",
+        "PATH=/bin",
+        "LANG=C",
+        "GREETING=map",
+        "PORT=8080",
+        "URL=http://$(IP):8080",
+        "AFTER=10.64.0.9",
+        "KEY=secret",
+        "APP=hello",
+        "POD=hello-abc",
+        "HOSTNAME=hello-abc",
     ] {
         assert!(env.iter().any(|line| line == expected), "{expected} is not in {env:?}");
     }
@@ -88,10 +99,13 @@ fn the_environment_is_image_then_sources_then_variables() {
 #[test]
 fn what_is_missing_is_named() {
     let missing = |container: serde_json::Value| build(of(container), &Referenced::default()).unwrap_err();
-    let env = |from: serde_json::Value| missing(serde_json::json!({"name": "c", "env": [{"name": "A", "valueFrom": from}]}));
+    let env = |from: serde_json::Value| {
+        missing(serde_json::json!({"name": "c", "env": [{"name": "A", "valueFrom": from}]}))
+    };
     assert_eq!(env(serde_json::json!({"secretKeyRef": {"name": "s", "key": "k"}})), "secret \"s\" not found");
     assert!(env(serde_json::json!({"fieldRef": {"fieldPath": "x.y"}})).contains("\"x.y\" is not supported"));
-    let two = build(serde_json::json!({"containers": [{"name": "a"}, {"name": "b"}]}), &Referenced::default());
+    let two =
+        build(serde_json::json!({"containers": [{"name": "a"}, {"name": "b"}]}), &Referenced::default());
     assert!(two.unwrap_err().contains("2 containers are not run yet"));
 }
 
@@ -101,16 +115,18 @@ fn volumes_become_files_and_mounts() {
         config_maps: BTreeMap::from([("m".into(), BTreeMap::from([("a.txt".into(), b"A".to_vec())]))]),
         ..Referenced::default()
     };
-    let spec = |path: &str| serde_json::json!({
-        "containers": [{"name": "c", "volumeMounts": [
-            {"name": "conf", "mountPath": "/etc/conf"},
-            {"name": "tmp", "mountPath": "/scratch"},
-            {"name": "mem", "mountPath": "/mem"}]}],
-        "volumes": [
-            {"name": "conf", "configMap": {"name": "m", "items": [{"key": "a.txt", "path": path, "mode": 256}]}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]
-    });
+    let spec = |path: &str| {
+        serde_json::json!({
+            "containers": [{"name": "c", "volumeMounts": [
+                {"name": "conf", "mountPath": "/etc/conf"},
+                {"name": "tmp", "mountPath": "/scratch"},
+                {"name": "mem", "mountPath": "/mem"}]}],
+            "volumes": [
+                {"name": "conf", "configMap": {"name": "m", "items": [{"key": "a.txt", "path": path, "mode": 256}]}},
+                {"name": "tmp", "emptyDir": {}},
+                {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]
+        })
+    };
     let (skeleton, volumes) = build(spec("sub/b.txt"), &referenced).unwrap();
     assert_eq!(volumes.files.len(), 1);
     assert_eq!(volumes.files[0].path, Path::new("/volumes/conf/sub/b.txt"));
@@ -138,7 +154,8 @@ fn quantities() {
 
 #[test]
 fn resources_become_limits() {
-    let container = serde_json::json!({"name": "c", "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}});
+    let container =
+        serde_json::json!({"name": "c", "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}});
     let limits = build(of(container), &Referenced::default()).unwrap().0.limits;
     assert_eq!(limits.cpu_millis, Some(500));
     assert_eq!(limits.cpu_request_millis, Some(500));
@@ -156,7 +173,10 @@ fn the_user_port_is_the_named_one_the_first_or_the_default() {
 
 #[test]
 fn stubs_on_the_loopback_are_not_given_to_instances() {
-    let texts = ["nameserver 127.0.0.53\noptions edns0\n".to_owned(), "# x\nnameserver 9.9.9.9\nnameserver ::1\n".to_owned()];
+    let texts = [
+        "nameserver 127.0.0.53\noptions edns0\n".to_owned(),
+        "# x\nnameserver 9.9.9.9\nnameserver ::1\n".to_owned(),
+    ];
     assert_eq!(nameservers(&texts), ["9.9.9.9"]);
 }
 

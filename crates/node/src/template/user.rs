@@ -59,7 +59,8 @@ pub(super) fn resolve(
     };
     let given = context.run_as_user.or(pod.run_as_user);
     let given_group = context.run_as_group.or(pod.run_as_group);
-    let number = |value: i64, what: &str| u32::try_from(value).map_err(|_| format!("{what} {value} is out of range"));
+    let number =
+        |value: i64, what: &str| u32::try_from(value).map_err(|_| format!("{what} {value} is out of range"));
     let simple = user.is_empty() || user.parse::<u32>().is_ok();
     let needs_database = given.is_none() || given_group.is_none();
     let passwd = if needs_database || !simple { read(layers, "passwd") } else { None }.unwrap_or_default();
@@ -72,7 +73,12 @@ pub(super) fn resolve(
             Err(_) => {
                 let line = named(&passwd, user);
                 let uid = line.and_then(|line| field(line, 2));
-                (uid.ok_or_else(|| format!("unable to find user {user}: no matching entries in passwd file"))?, line)
+                (
+                    uid.ok_or_else(|| {
+                        format!("unable to find user {user}: no matching entries in passwd file")
+                    })?,
+                    line,
+                )
             }
         },
     };
@@ -92,8 +98,12 @@ pub(super) fn resolve(
         return Err("container has runAsNonRoot and image will run as root".to_owned());
     }
     let name = line.and_then(|line| line.split(':').next()).unwrap_or_default();
-    let member = |line: &&str| !name.is_empty() && line.split(':').nth(3).is_some_and(|list| list.split(',').any(|have| have == name));
-    let mut additional_gids: Vec<u32> = groups.lines().filter(member).filter_map(|line| field(line, 2)).collect();
+    let member = |line: &&str| {
+        !name.is_empty()
+            && line.split(':').nth(3).is_some_and(|list| list.split(',').any(|have| have == name))
+    };
+    let mut additional_gids: Vec<u32> =
+        groups.lines().filter(member).filter_map(|line| field(line, 2)).collect();
     for gid in pod.supplemental_groups.iter().flatten().chain(&pod.fs_group) {
         additional_gids.push(number(*gid, "group")?);
     }
@@ -120,7 +130,8 @@ mod tests {
         let (top, base) = (dir.path().join("top"), dir.path().join("base"));
         fs::create_dir_all(&top).unwrap();
         fs::create_dir_all(base.join("etc")).unwrap();
-        fs::write(base.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\n").unwrap();
+        fs::write(base.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\n")
+            .unwrap();
         fs::write(base.join("etc/group"), "root:x:0:\nwww:x:34:\nlogs:x:50:web,other\n").unwrap();
         let layers = vec![top, base];
         (dir, layers)

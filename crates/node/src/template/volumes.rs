@@ -88,7 +88,10 @@ pub(super) fn plan(
                     let items = downward.items.as_deref().unwrap_or_default();
                     downward_files(&directory, items, labels, annotations, around, &mut volumes)?;
                 } else if item.service_account_token.is_some() {
-                    return Err(format!("volume {:?}: service account tokens are not supported yet", volume.name));
+                    return Err(format!(
+                        "volume {:?}: service account tokens are not supported yet",
+                        volume.name
+                    ));
                 }
             }
             (written, true)
@@ -120,7 +123,9 @@ pub(super) fn plan(
             match &mut source {
                 Source::Path(path) => path.push(inside),
                 Source::Scratch(name) => name.push_str(&format!("/{}", inside.display())),
-                Source::Memory(_) => return Err(format!("volumeMount {:?}: subPath of memory is not supported", mount.name)),
+                Source::Memory(_) => {
+                    return Err(format!("volumeMount {:?}: subPath of memory is not supported", mount.name));
+                }
             }
         }
         let read_only = *always_read_only || mount.read_only == Some(true);
@@ -129,7 +134,10 @@ pub(super) fn plan(
     Ok(volumes)
 }
 
-fn projections<'a>(projected: &'a core::ProjectedVolumeSource, referenced: &'a Referenced) -> Vec<Projection<'a>> {
+fn projections<'a>(
+    projected: &'a core::ProjectedVolumeSource,
+    referenced: &'a Referenced,
+) -> Vec<Projection<'a>> {
     let mode = projected.default_mode;
     let part = |source: &'a core::VolumeProjection| {
         let secret = source.secret.as_ref().map(|secret| Projection {
@@ -171,7 +179,9 @@ fn downward_files(
             Some("metadata.labels") => lines(labels),
             Some("metadata.annotations") => lines(annotations),
             Some("metadata.namespace") => around.namespace.to_owned(),
-            other => return Err(format!("downward API file {:?}: {other:?} is not supported yet", item.path)),
+            other => {
+                return Err(format!("downward API file {:?}: {other:?} is not supported yet", item.path));
+            }
         };
         volumes.files.push(VolumeFile {
             path: directory.join(inside(&item.path)?),
@@ -189,7 +199,9 @@ fn mode(mode: Option<i32>) -> u32 {
 /// A path that stays where it is put.
 fn inside(path: &str) -> Result<PathBuf, String> {
     let parsed = PathBuf::from(path);
-    if !path.is_empty() && parsed.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if !path.is_empty()
+        && parsed.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         Ok(parsed)
     } else {
         Err(format!("path {path:?} leads out of its volume"))
@@ -201,11 +213,19 @@ fn inside(path: &str) -> Result<PathBuf, String> {
 impl Projection<'_> {
     fn write(&self, directory: &Path, volumes: &mut Volumes) -> Result<(), String> {
         let Some(data) = self.data else {
-            return if self.optional { Ok(()) } else { Err(format!("{} {:?} not found", self.kind, self.name)) };
+            return if self.optional {
+                Ok(())
+            } else {
+                Err(format!("{} {:?} not found", self.kind, self.name))
+            };
         };
         let mut push = |path: &str, content: &[u8], given: Option<i32>| -> Result<(), String> {
             let path = directory.join(inside(path)?);
-            volumes.files.push(VolumeFile { path, content: content.to_vec(), mode: mode(given.or(self.mode)) });
+            volumes.files.push(VolumeFile {
+                path,
+                content: content.to_vec(),
+                mode: mode(given.or(self.mode)),
+            });
             Ok(())
         };
         match self.items {

@@ -27,7 +27,14 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(number: u64, stream: UnixStream) -> Self {
-        Self { number, decoder: Decoder::default(), greeted: false, stream, unsent: Vec::new(), waiting: false }
+        Self {
+            number,
+            decoder: Decoder::default(),
+            greeted: false,
+            stream,
+            unsent: Vec::new(),
+            waiting: false,
+        }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -58,7 +65,8 @@ impl Connection {
         let alive = self.flush() && self.unsent.len() < MAX_UNSENT;
         let wait = !self.unsent.is_empty();
         if alive && (wait || self.waiting) && wait != self.waiting {
-            let flags = if wait { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
+            let flags =
+                if wait { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
             self.waiting = wait;
             return epoll::modify(epoll, &self.stream, Source::Client.token(self.number), flags).is_ok();
         }

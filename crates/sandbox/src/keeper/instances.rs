@@ -205,7 +205,8 @@ impl Instance {
             Source::Stdout => (&mut self.stdout, Stream::Stdout),
             _ => (&mut self.stderr, Stream::Stderr),
         };
-        let Some(length) = fd.as_ref().map(|fd| rustix::io::read(fd, &mut *buffer).unwrap_or_default()) else {
+        let Some(length) = fd.as_ref().map(|fd| rustix::io::read(fd, &mut *buffer).unwrap_or_default())
+        else {
             return false;
         };
         if length == 0 {

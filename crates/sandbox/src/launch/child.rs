@@ -430,7 +430,7 @@ impl Identity {
     ) -> Result<Errno, Errno> {
         outcome.at(Step::Rlimit);
         for (resource, limit) in &self.rlimits {
-            rustix::process::setrlimit(*resource, limit.clone())?;
+            rustix::process::setrlimit(*resource, *limit)?;
             outcome.next();
         }
         sys::set_umask(0o022);

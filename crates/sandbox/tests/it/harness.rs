@@ -104,7 +104,10 @@ impl World {
     /// What the program said on stdout.
     pub(crate) fn said(&self, id: &str) -> String {
         let log = self.log(id);
-        log.lines().filter_map(|line| line.strip_prefix("stdout F ")).map(|line| format!("{line}\n")).collect()
+        log.lines()
+            .filter_map(|line| line.strip_prefix("stdout F "))
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     pub(crate) async fn event(&mut self) -> KeeperEvent {
@@ -167,7 +170,8 @@ impl Drop for World {
             return;
         }
         if let Some(pid) = i32::try_from(self.keeper.pid()).ok().and_then(rustix::process::Pid::from_raw) {
-            let comm = std::fs::read_to_string(format!("/proc/{}/comm", self.keeper.pid())).unwrap_or_default();
+            let comm =
+                std::fs::read_to_string(format!("/proc/{}/comm", self.keeper.pid())).unwrap_or_default();
             if comm.trim() == "keeper" {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }

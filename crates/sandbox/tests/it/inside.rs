@@ -28,7 +28,10 @@ async fn environment_host_name_and_directory_are_the_plans() {
     plan.cwd = "/made/for/it".into();
     plan.hostname = "hello-00001".to_owned();
     let said = world.run(plan).await;
-    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), ["PORT=8080", "cwd /made/for/it", "host hello-00001"]);
+    assert_eq!(
+        said.lines().skip(1).collect::<Vec<_>>(),
+        ["PORT=8080", "cwd /made/for/it", "host hello-00001"]
+    );
     world.stop().await;
 }
 
@@ -70,7 +73,10 @@ async fn another_user_has_no_capabilities_in_effect() {
     assert_eq!(field(&status, "Uid"), "1000\t1000\t1000\t1000");
     assert_eq!(field(&status, "Gid"), "1001\t1001\t1001\t1001");
     assert_eq!(field(&status, "Groups"), "7 8");
-    assert_eq!((field(&status, "CapEff"), field(&status, "CapPrm")), ("0000000000000000", "0000000000000000"));
+    assert_eq!(
+        (field(&status, "CapEff"), field(&status, "CapPrm")),
+        ("0000000000000000", "0000000000000000")
+    );
     assert_eq!(field(&status, "CapBnd"), "00000000a80425fb");
     assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("0", "2"));
 
@@ -105,7 +111,8 @@ async fn masked_paths_say_nothing_and_kernel_settings_are_read_only() {
     let mut world = World::new().await;
     let plan = world.plan("masked", &["show", "/proc/keys", "/proc/timer_list", "/proc/interrupts"]);
     assert_eq!(world.run(plan).await, "");
-    let paths = ["/proc/sys/kernel/hostname", "/sys/kernel/mm/ksm/run", "/sys/fs/cgroup/x", "/dev/null", "/x"];
+    let paths =
+        ["/proc/sys/kernel/hostname", "/sys/kernel/mm/ksm/run", "/sys/fs/cgroup/x", "/dev/null", "/x"];
     let plan = world.plan("write", &[&["write"][..], &paths].concat());
     let said = world.run(plan).await;
     assert!(said.contains("hostname: Read-only file system\n"), "{said}");
@@ -169,7 +176,8 @@ async fn files_and_volumes_are_where_the_plan_says() {
     };
     let args = ["show", "/etc/hosts", "/run/secret/token", "/config/key", "/one", "/escape/key"];
     let mut plan = world.plan("files", &args);
-    plan.files = vec![("/etc/hosts".into(), "hosts\n".into()), ("/run/secret/token".into(), "token\n".into())];
+    plan.files =
+        vec![("/etc/hosts".into(), "hosts\n".into()), ("/run/secret/token".into(), "token\n".into())];
     plan.mounts = vec![bind("/config", true), bind("/data", false), bind("/link", false)];
     plan.mounts.push(Mount {
         source: MountSource::Bind(volume.join("key")),
@@ -186,8 +194,7 @@ async fn files_and_volumes_are_where_the_plan_says() {
     let mut plan = world.plan("write", &["write", "/config/key", "/one", "/data/new", "/cache/x"]);
     plan.mounts = mounts;
     let said = world.run(plan).await;
-    let expected =
-        "/config/key: Read-only file system\n/one: Read-only file system\n/data/new: written\n/cache/x: written\n";
+    let expected = "/config/key: Read-only file system\n/one: Read-only file system\n/data/new: written\n/cache/x: written\n";
     assert_eq!(said, expected);
     assert!(volume.join("new").exists());
     world.stop().await;

@@ -122,8 +122,13 @@ async fn commands_run_inside() {
     let result = world.keeper.exec("main", run(&["probe", "env"]), minute).await.unwrap();
     assert_eq!(result.exit_code, 0);
     assert!(result.output.contains("NAME=value\ncwd /\nhost inside\n"), "{}", result.output);
-    let result = world.keeper.exec("main", run(&["probe", "show", "/proc/self/status"]), minute).await.unwrap();
-    assert!(result.output.contains("Uid:\t1000") && result.output.contains("Seccomp:\t2"), "{}", result.output);
+    let result =
+        world.keeper.exec("main", run(&["probe", "show", "/proc/self/status"]), minute).await.unwrap();
+    assert!(
+        result.output.contains("Uid:\t1000") && result.output.contains("Seccomp:\t2"),
+        "{}",
+        result.output
+    );
     assert!(result.output.contains("CapEff:\t0000000000000000"));
     let result = world.keeper.exec("main", run(&["/bin/probe", "exit", "4"]), minute).await.unwrap();
     assert_eq!(result.exit_code, 4);
@@ -159,6 +164,7 @@ async fn many_sandboxes_run_at_once_and_leave_nothing() {
     }
     assert!(pids.iter().all(|pid| !alive(*pid)));
     let fds = format!("/proc/{}/fd", world.keeper.pid());
-    until("the keeper closes what it no longer needs", || std::fs::read_dir(&fds).unwrap().count() < 15).await;
+    until("the keeper closes what it no longer needs", || std::fs::read_dir(&fds).unwrap().count() < 15)
+        .await;
     world.stop().await;
 }

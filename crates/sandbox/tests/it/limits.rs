@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use dormouse_sandbox::cgroup::Limits;
+use dormouse_sandbox::cgroup::{Hierarchy, Layout, Limits, Version};
 use dormouse_sandbox::{CgroupRoot, KeeperEvent};
 
 use crate::harness::{World, alive, possible, until};
@@ -95,7 +95,11 @@ async fn limits_are_visible_inside_and_commands_count_too() {
     let args = ["probe", "show", "/proc/self/cgroup"].map(str::to_owned).to_vec();
     let result = world.keeper.exec("main", args, std::time::Duration::from_secs(10)).await.unwrap();
     let memory = result.output.lines().find(|line| v2 || line.contains(":memory:")).unwrap_or_default();
-    assert!(memory.ends_with(":/"), "a command is in the group, which looks like the root: {}", result.output);
+    assert!(
+        memory.ends_with(":/"),
+        "a command is in the group, which looks like the root: {}",
+        result.output
+    );
     assert!(group.usage().memory_bytes > 0);
     world.keeper.signal("main", 9).await.unwrap();
     world.exit("main").await;
@@ -120,6 +124,38 @@ async fn remove_tree_kills_what_still_runs() {
     assert_eq!(groups.dirs(), [] as [PathBuf; 0]);
     world.exit("left").await;
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_2_group_is_entered_by_the_clone_itself() {
+    if !possible() {
+        return;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let Some(mount) = mounts.lines().find(|line| line.contains(" - cgroup2 ")) else {
+        eprintln!("SKIPPED: no cgroup2 is mounted");
+        return;
+    };
+    let mount = mount.split(' ').nth(4).unwrap().into();
+    let mut world = World::new().await;
+    // Without controllers, which may all be on version 1: entering and killing need none.
+    let hierarchy = Hierarchy { version: Version::V2, mount, controllers: Vec::new() };
+    let name = format!("dormouse-test-v2-{}", std::process::id());
+    let groups = Groups(CgroupRoot::with_layout(&name, Layout { hierarchies: vec![hierarchy] }).unwrap());
+    let group = groups.0.create("one").unwrap();
+    let mut plan = world.plan("two", &["sleep"]);
+    plan.cgroup = group.plan();
+    let pid = world.start(plan, "ready").await;
+    let member = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(member.lines().any(|line| line == format!("0::/{name}/one")), "{member}");
+    let args = ["probe", "show", "/proc/self/cgroup"].map(str::to_owned).to_vec();
+    let result = world.keeper.exec("two", args, std::time::Duration::from_secs(10)).await.unwrap();
+    assert!(result.output.lines().any(|line| line == "0::/"), "{}", result.output);
+    group.kill_all().unwrap();
+    world.exit("two").await;
+    group.remove().unwrap();
+    world.stop().await;
+    groups.0.remove_tree().unwrap();
 }
 
 /// A process that holds a network namespace.

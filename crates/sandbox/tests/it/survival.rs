@@ -110,7 +110,9 @@ async fn an_address_in_use_is_told_by_its_kind() {
     let address = taken.local_addr().unwrap();
     let error = world.keeper.listen(address).await.unwrap_err();
     assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse));
-    assert!(dormouse_base::chain(&error).starts_with(&format!("listen on {address}: Address already in use")));
+    assert!(
+        dormouse_base::chain(&error).starts_with(&format!("listen on {address}: Address already in use"))
+    );
     let any = "127.0.0.1:0".parse().unwrap();
     let (one, two) = (world.keeper.listen(any).await.unwrap(), world.keeper.listen(any).await.unwrap());
     assert_ne!(one.local_addr().unwrap(), two.local_addr().unwrap());
@@ -142,7 +144,6 @@ async fn a_keeper_of_another_version_is_refused() {
         let reply = br#"{"Reply":{"number":1,"reply":{"Ok":{"Hello":{"protocol":99,"pid":1}}}}}"#;
         stream.write_all(&u32::try_from(reply.len()).unwrap().to_le_bytes()).unwrap();
         stream.write_all(reply).unwrap();
-        let _ = stream.read(&mut length);
     });
     let tasks = Tasks::new(Shutdown::new());
     let error = Keeper::start_or_attach(&exe(), dir.path(), &tasks).await.unwrap_err();

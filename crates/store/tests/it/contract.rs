@@ -217,6 +217,8 @@ async fn a_full_disk_refuses_durable_writes_and_loses_nothing() {
         }
     };
     assert!(matches!(error, Error::StorageFull { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("no space left") && text.contains(file.to_str().unwrap()), "{text}");
     assert!(written > 10);
     assert!(store.get(&key(&format!("a{written}"))).is_none());
     store.create(ObjectKey::new("/pods", "d", "p"), json!({}), Durability::Ephemeral).await.unwrap();
