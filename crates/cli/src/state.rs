@@ -71,14 +71,29 @@ impl State {
     }
 }
 
-/// Whether process `pid` exists and executes something called dormouse.
+/// Whether process `pid` exists, has not ended (a zombie waits only for its parent) and is called dormouse.
 pub fn process_is_dormouse(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("dormouse"))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_live_dormouse(&stat))
+}
+
+fn is_live_dormouse(stat: &str) -> bool {
+    // `pid (name) state …`; a name may contain parentheses, so the last one counts.
+    let Some((head, tail)) = stat.rsplit_once(')') else { return false };
+    let named = head.split_once('(').is_some_and(|(_, name)| name.starts_with("dormouse"));
+    named && !matches!(tail.trim_start().chars().next(), Some('Z' | 'X') | None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zombie_or_another_program_is_not_running() {
+        assert!(is_live_dormouse("12 (dormouse) S 1 2"));
+        assert!(!is_live_dormouse("12 (dormouse) Z 1 2"));
+        assert!(!is_live_dormouse("12 (bash) S 1 2"));
+        assert!(!is_live_dormouse(""));
+    }
 
     #[test]
     fn a_written_state_reads_back_and_a_broken_one_names_the_file() {

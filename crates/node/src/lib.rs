@@ -175,9 +175,9 @@ impl Node {
         tasks.spawn("node-keeper", async move {
             let shutdown = owner.shutdown().clone();
             tokio::select! {
-                biased; // Ends of instances are seen until the last moment.
+                biased; // `stop` has waited for the ends of instances before the shutdown.
                 () = this.attend_keeper(events, &owner) => {}
-                () = async { shutdown.wait().await; clock::sleep(STOP_PATIENCE * 2).await } => {}
+                () = shutdown.wait() => {}
             }
         });
         let spawn = |name: &'static str, work: BoxFuture<'static, ()>| {

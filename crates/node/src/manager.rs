@@ -5,6 +5,7 @@
 //! of endpoints is called with only `publishing` held, and `scale` never takes that.
 
 pub(crate) mod cell;
+mod deaf;
 mod run;
 
 use std::collections::{BTreeMap, HashMap};
@@ -308,8 +309,19 @@ impl Manager {
             group.cells.push(cell.clone());
             state.by_pod.insert((key.namespace.clone(), cell.pod.clone()), cell.clone());
             self.inner.parts.inbox.pod(&cell);
-            self.inner.parts.tasks.spawn("node-instance", run::run(self.clone(), cell, None));
+            self.spawn_instance(cell, None);
         }
+    }
+
+    fn spawn_instance(&self, cell: Arc<Cell>, adopted: Option<run::Adopted>) {
+        let (this, shutdown) = (self.clone(), self.inner.parts.tasks.shutdown().clone());
+        self.inner.parts.tasks.spawn("node-instance", async move {
+            tokio::select! {
+                biased; // What still runs at the shutdown is left to the next main process.
+                () = run::run(this, cell, adopted) => {}
+                () = shutdown.wait() => {}
+            }
+        });
     }
 
     /// Stops `count` of these: those that are not ready first, then those without requests, then the youngest.
@@ -563,7 +575,7 @@ impl Manager {
             state.by_sandbox.insert(id.clone(), cell.clone());
             self.inner.parts.inbox.pod(&cell);
             let adopted = run::Adopted { id, label, network, slot };
-            self.inner.parts.tasks.spawn("node-instance", run::run(self.clone(), cell, Some(adopted)));
+            self.spawn_instance(cell, Some(adopted));
         }
     }
 

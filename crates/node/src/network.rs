@@ -138,9 +138,9 @@ impl Networks {
         let networks = self.clone();
         let keep = move || {
             let inner = &networks.inner;
-            let busy = plumbing::has_sockets(&network.netns);
+            let busy = plumbing::is_busy(&network.netns);
             let mut state = inner.lock();
-            let most = inner.ready_target.saturating_mul(4).max(1);
+            let most = inner.ready_target.saturating_mul(8).max(1);
             if state.closed || state.ready.len() + state.resting.len() >= most {
                 drop(state);
                 inner.discard(network.number);
@@ -152,6 +152,12 @@ impl Networks {
             }
         };
         drop(tokio::task::spawn_blocking(keep));
+    }
+
+    /// The instance is about to end: its sockets shall not linger in TIME_WAIT, so that the network can be used again.
+    pub(crate) async fn ending(&self, network: &Network) {
+        let path = network.netns.clone();
+        let _ = tokio::task::spawn_blocking(move || plumbing::forbid_time_wait(&path)).await;
     }
 
     /// The network of an adopted instance, from its number.

@@ -25,6 +25,9 @@ use crate::manager::{Manager, WorkKey};
 
 /// Events that wait to be written; newer ones are dropped beyond it.
 const NOTES_MAX: usize = 1024;
+/// Normal events beyond this are dropped.
+const NORMAL_PER_SECOND: f64 = 10.0;
+const NORMAL_BURST: f64 = 60.0;
 /// Names of written events, so that a repetition counts up instead of filling the store.
 const REMEMBERED_MAX: usize = 4096;
 /// A repeated event is written again after this.
@@ -71,6 +74,21 @@ struct Dirty {
     pods: HashMap<PodName, Arc<Cell>>,
     notes: VecDeque<NoteAbout>,
     later: BTreeSet<(Instant, WorkKey)>,
+    /// Normal events that may still be written, and when that was counted.
+    tokens: Option<(f64, Instant)>,
+}
+
+// === impl Dirty ===
+
+impl Dirty {
+    /// Normal events tell nothing that statuses do not: a busy platform writes only some.
+    fn may_note(&mut self, now: Instant) -> bool {
+        let (had, at) = self.tokens.unwrap_or((NORMAL_BURST, now));
+        let have = (had + now.duration_since(at).as_secs_f64() * NORMAL_PER_SECOND).min(NORMAL_BURST);
+        let may = have >= 1.0;
+        self.tokens = Some((if may { have - 1.0 } else { have }, now));
+        may
+    }
 }
 
 /// Where changes are marked. Never waits.
@@ -99,7 +117,7 @@ impl Inbox {
 
     pub(crate) fn note(&self, cell: &Cell, note: Note) {
         let mut dirty = self.lock();
-        if dirty.notes.len() < NOTES_MAX {
+        if dirty.notes.len() < NOTES_MAX && (note.warning || dirty.may_note(clock::now())) {
             let containers = &cell.template.spec.containers;
             dirty.notes.push_back(NoteAbout {
                 namespace: cell.key.namespace.to_string(),
@@ -115,7 +133,9 @@ impl Inbox {
     fn take(&self) -> Dirty {
         let mut dirty = self.lock();
         let later = std::mem::take(&mut dirty.later);
+        let tokens = dirty.tokens;
         let mut taken = std::mem::take(&mut *dirty);
+        dirty.tokens = tokens;
         let now = clock::now();
         for (at, key) in later {
             if at <= now {

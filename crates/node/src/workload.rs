@@ -319,7 +319,8 @@ impl Preparer {
                 Ok(Event::Delete(pod)) => {
                     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
                     teller.forget(&namespace, &name);
-                    self.inner.manager.delete_pod(&namespace, &name, Some(Duration::ZERO));
+                    // Requests in flight are finished even then.
+                    self.inner.manager.delete_pod(&namespace, &name, None);
                 }
                 Ok(Event::Init | Event::InitDone) => {}
                 Err(error) => {

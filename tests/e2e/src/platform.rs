@@ -474,8 +474,13 @@ impl Platform {
         let mut processes: Vec<i32> = self.instances()?.iter().map(|instance| instance.pid).collect();
         let state = self.state();
         processes.extend([state.pid, state.keeper]);
-        let said = self.dormouse(["down"])?;
-        let ended = self.ended(Duration::from_secs(20));
+        // Our child must be reaped while `down` waits for its end.
+        let (said, ended) = std::thread::scope(|scope| {
+            let down = scope.spawn(|| self.dormouse(["down"]));
+            let ended = self.ended(Duration::from_secs(40));
+            (down.join().expect("running a command does not panic"), ended)
+        });
+        let said = said?;
         if ended.is_err() {
             drop(lock(&self.process).kill());
             drop(lock(&self.process).wait());

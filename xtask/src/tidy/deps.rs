@@ -1,4 +1,4 @@
-//! `deps.toml`: three tables of `key = ["value", …]` or `key = "text"`, and comments. Read here rather than with a
+//! `deps.toml`: tables of `key = ["value", …]` or `key = "text"`, and comments. Read here rather than with a
 //! TOML library, which would be the largest dependency of this tool.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Deps {
     /// Crate → our crates that it may use; `*` is all.
     pub(crate) crates: BTreeMap<String, Vec<String>>,
+    /// Crate → our crates that its tests may use besides.
+    pub(crate) tests: BTreeMap<String, Vec<String>>,
     /// Library → the crates that may name it.
     pub(crate) libraries: BTreeMap<String, Vec<String>>,
     /// File over the limit → the reason.
@@ -39,6 +41,7 @@ impl Deps {
             let (key, value) = (key.trim().trim_matches('"').to_owned(), value.trim());
             match table.as_str() {
                 "crates" => drop(deps.crates.insert(key, list(value, number)?)),
+                "tests" => drop(deps.tests.insert(key, list(value, number)?)),
                 "libraries" => drop(deps.libraries.insert(key, list(value, number)?)),
                 "long-files" => drop(deps.long_files.insert(key, value.trim_matches('"').to_owned())),
                 other => bail!("line {number}: no table [{other}]"),

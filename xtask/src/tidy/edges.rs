@@ -32,14 +32,14 @@ pub(super) fn check(root: &Path, allowed: &Deps) -> Result<Vec<Finding>> {
         let uses =
             package.get("dependencies").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         for dependency in uses {
-            // Tests may use what they like of the world, but no more of ours.
-            let libraries = text(dependency, "kind") != "dev";
-            findings.extend(edge(
-                room,
-                edges,
-                text(dependency, "name"),
-                libraries.then_some(&allowed.libraries),
-            ));
+            let used = text(dependency, "name");
+            if text(dependency, "kind") == "dev" {
+                // Tests may use what they like of the world, and of ours what their own table says.
+                let more = allowed.tests.get(room).map(Vec::as_slice).unwrap_or_default();
+                findings.extend(edge(room, &[edges, more].concat(), used, None));
+            } else {
+                findings.extend(edge(room, edges, used, Some(&allowed.libraries)));
+            }
         }
         if text(package, "description").is_empty() {
             findings.push(format!("{name}: Cargo.toml has no description, the crate's one-liner"));

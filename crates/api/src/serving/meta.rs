@@ -47,6 +47,8 @@ pub(crate) fn stamp(metadata: &mut ObjectMeta, old: Option<&ObjectMeta>, spec_ch
             }
             if spec_changed {
                 annotations.insert(LAST_MODIFIER.to_owned(), user.to_owned());
+            } else if let Some(before) = old.annotations.as_ref().and_then(|map| map.get(LAST_MODIFIER)) {
+                annotations.insert(LAST_MODIFIER.to_owned(), before.clone());
             }
         }
     }

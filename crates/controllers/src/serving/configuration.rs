@@ -36,7 +36,10 @@ async fn reconcile(configuration: Arc<Configuration>, ctx: Arc<Context>) -> Resu
         return Ok(Action::await_change());
     }
     let named = configuration.status.iter().flat_map(|status| {
-        [&status.latest_created_revision_name, &status.latest_ready_revision_name].into_iter().flatten().cloned()
+        [&status.latest_created_revision_name, &status.latest_ready_revision_name]
+            .into_iter()
+            .flatten()
+            .cloned()
     });
     let mut revisions = ctx.revisions(namespace, name, named).await?;
     let latest = latest(&configuration, &ctx, namespace, &revisions).await?;
@@ -110,7 +113,9 @@ async fn latest(
             ctx.record(configuration, Severity::Normal, "Created", note);
             Ok(Latest::Created(Box::new(created)))
         }
-        Err(Error::Api { source: kube::Error::Api(status), .. }) if (400..500).contains(&status.code) && status.code != 409 => {
+        Err(Error::Api { source: kube::Error::Api(status), .. })
+            if (400..500).contains(&status.code) && status.code != 409 =>
+        {
             let note = format!("Failed to create Revision: {}", status.message);
             ctx.record(configuration, Severity::Warning, "CreationFailed", note);
             Ok(Latest::Failed(status.message.clone()))

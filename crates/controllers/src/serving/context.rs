@@ -12,9 +12,9 @@ use dormouse_base::task::Tasks;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use kube::api::{Api, PostParams};
-use kube::runtime::controller::{Action, Controller};
+use kube::api::{Api, ListParams, PostParams};
 use kube::core::NamespaceResourceScope;
+use kube::runtime::controller::{Action, Controller};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +32,9 @@ const CONCURRENCY: u16 = 32;
 
 /// Who events come from.
 const COMPONENT: &str = "dormouse-serving";
+
+/// Objects per page of a list.
+const PAGE: u32 = 500;
 
 /// How an event is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,35 @@ impl Context {
             .get_opt(name)
             .await
             .map_err(Error::api(format!("read {} {namespace}/{name}", K::kind(&()))))
+    }
+
+    /// Learns every Revision there is: what a restart must know before the first Route lets go of old Revisions.
+    pub(crate) async fn learn_revisions(&self) {
+        let all = Api::<Revision>::all(self.client.clone());
+        let mut page = ListParams::default().limit(PAGE);
+        let mut attempt = 0;
+        loop {
+            match all.list(&page).await {
+                Ok(list) => {
+                    for revision in &list.items {
+                        self.family.learn(revision);
+                    }
+                    match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                        Some(token) => page = page.continue_token(&token),
+                        None => return,
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = %dormouse_base::chain(&error), "cannot list Revisions yet");
+                    tokio::select! {
+                        biased;
+                        () = self.tasks.shutdown().wait() => return,
+                        () = clock::sleep(RETRY.delay(attempt, 0.5)) => attempt += 1,
+                    }
+                    page = ListParams::default().limit(PAGE);
+                }
+            }
+        }
     }
 
     /// The Revisions of a Configuration, and those that `also` names.

@@ -37,9 +37,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Api { .. } if self.is_conflict() => Class::new(Origin::Ourselves, Action::Conflict),
-            Self::Api { .. } => {
-                Class::new(Origin::Upstream, Action::RetryAfter(Duration::from_millis(200)))
-            }
+            Self::Api { .. } => Class::new(Origin::Upstream, Action::RetryAfter(Duration::from_millis(200))),
             Self::Incomplete(..) => Class::new(Origin::Ourselves, Action::GiveUp),
         }
     }

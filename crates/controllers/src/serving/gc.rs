@@ -76,7 +76,8 @@ pub(crate) async fn collect(
     let (namespace, _) = identity(&configuration.metadata)?;
     let settings: Option<ConfigMap> = ctx.get(SYSTEM_NAMESPACE, "config-gc").await?;
     let policy = Policy::parse(&settings.and_then(|map| map.data).unwrap_or_default());
-    let latest = configuration.status.as_ref().and_then(|status| status.latest_ready_revision_name.as_deref());
+    let latest =
+        configuration.status.as_ref().and_then(|status| status.latest_ready_revision_name.as_deref());
     for name in plan_victims(policy, latest, revisions, clock::timestamp()) {
         let deleted = ctx.api::<Revision>(namespace).delete(&name, &DeleteParams::default()).await;
         match deleted {
@@ -187,7 +188,8 @@ mod tests {
     #[test]
     fn the_maximum_takes_the_oldest_even_when_not_stale() {
         let policy = Policy { min_non_active: Some(0), max_non_active: Some(1), ..Policy::default() };
-        let revisions = [revision("b", "reserve", 2), revision("c", "reserve", 1), revision("a", "reserve", 3)];
+        let revisions =
+            [revision("b", "reserve", 2), revision("c", "reserve", 1), revision("a", "reserve", 3)];
         assert_eq!(victims(policy, &revisions), ["a", "b"]);
     }
 
@@ -199,6 +201,8 @@ mod tests {
             ("min-non-active-revisions".to_owned(), "0".to_owned()),
         ];
         let policy = Policy::parse(&data.into());
-        assert!(victims(policy, &[revision("a", "reserve", 9000), revision("b", "reserve", 9000)]).is_empty());
+        assert!(
+            victims(policy, &[revision("a", "reserve", 9000), revision("b", "reserve", 9000)]).is_empty()
+        );
     }
 }

@@ -42,7 +42,9 @@ pub(crate) async fn guard(ctx: &Context, route: &Route) -> Result<bool, Error> {
 pub(crate) async fn label(ctx: &Context, route: &Route, known: &Known) -> Result<(), Error> {
     let (namespace, name) = identity(&route.metadata)?;
     let mut named: BTreeSet<String> = BTreeSet::new();
-    for target in route.spec.traffic.iter().chain(route.status.iter().flat_map(|status| status.traffic.iter())) {
+    for target in
+        route.spec.traffic.iter().chain(route.status.iter().flat_map(|status| status.traffic.iter()))
+    {
         named.extend(target.revision_name.clone());
     }
     for revision in known.revisions.values().filter(|revision| named.contains(&revision.name_any())) {

@@ -17,6 +17,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::ListParams;
 use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 
@@ -37,7 +38,14 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     let all = watcher::Config::default;
     let controller = Controller::new(Api::<Revision>::all(client.clone()), all())
         .owns(Api::<Deployment>::all(client.clone()), all())
-        .owns(Api::<PodAutoscaler>::all(client), all());
+        .owns(Api::<PodAutoscaler>::all(client.clone()), all())
+        .watches(Api::<Pod>::all(client), all().labels(REVISION_LABEL), |pod: Pod| {
+            // Healthy Pods say nothing that the Deployment does not say as well.
+            plan::in_trouble(&pod).then(|| {
+                let revision = pod.labels().get(REVISION_LABEL)?;
+                Some(ObjectRef::new(revision).within(&pod.namespace()?))
+            })?
+        });
     drive(controller, ctx, reconcile).await;
 }
 
@@ -66,7 +74,9 @@ async fn reconcile(revision: Arc<Revision>, ctx: Arc<Context>) -> Result<Action,
         None => None,
     };
     let pod = match &deployment {
-        Some(deployment) if plan::wants_a_look_at_a_pod(deployment) => first_pod(&ctx, namespace, name).await?,
+        Some(deployment) if plan::wants_a_look_at_a_pod(deployment) => {
+            first_pod(&ctx, namespace, name).await?
+        }
         _ => None,
     };
     let was_ready = revision.is_ready();
@@ -140,7 +150,8 @@ async fn pull_secrets(ctx: &Context, namespace: &str, revision: &Revision) -> Re
     let mut found = Vec::new();
     for reference in revision.spec.pod.image_pull_secrets.iter().flatten() {
         let secret: Option<Secret> = ctx.get(namespace, &reference.name).await?;
-        let data = secret.and_then(|secret| secret.data).and_then(|mut data| data.remove(".dockerconfigjson"));
+        let data =
+            secret.and_then(|secret| secret.data).and_then(|mut data| data.remove(".dockerconfigjson"));
         found.extend(data.map(|bytes| bytes.0));
     }
     Ok(found)
@@ -197,5 +208,7 @@ async fn first_pod(ctx: &Context, namespace: &str, revision: &str) -> Result<Opt
     let listed = ctx.api::<Pod>(namespace).list(&one).await;
     let pods = listed.map_err(Error::api(format!("list the Pods of {namespace}/{revision}")))?.items;
     // A Pod that already failed explains more than one that has just been tried again.
-    Ok(pods.into_iter().max_by_key(|pod| (plan::failure(pod).is_some(), pod.metadata.creation_timestamp.clone())))
+    Ok(pods
+        .into_iter()
+        .max_by_key(|pod| (plan::failure(pod).is_some(), pod.metadata.creation_timestamp.clone())))
 }

@@ -27,6 +27,7 @@ use super::labeler;
 use plan::{Known, Outcome};
 
 pub(crate) async fn run(ctx: Arc<Context>) {
+    ctx.learn_revisions().await;
     let client = ctx.client.clone();
     let all = watcher::Config::default;
     let (configurations, revisions) = (ctx.clone(), ctx.clone());
@@ -173,7 +174,8 @@ async fn remove_old_placeholders(
     namespace: &str,
     wanted: &[CoreService],
 ) -> Result<(), Error> {
-    let tags_before = route.status.iter().flat_map(|status| status.traffic.iter()).any(|old| old.tag.is_some());
+    let tags_before =
+        route.status.iter().flat_map(|status| status.traffic.iter()).any(|old| old.tag.is_some());
     if !tags_before {
         return Ok(());
     }
@@ -187,7 +189,9 @@ async fn remove_old_placeholders(
         if ours && !wanted.iter().any(|service| service.name_any() == old_name) {
             match services.delete(&old_name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(Error::api(format!("delete Service {namespace}/{old_name}"))(error)),
+                Err(error) => {
+                    return Err(Error::api(format!("delete Service {namespace}/{old_name}"))(error));
+                }
                 Ok(_) => {}
             }
         }

@@ -64,7 +64,8 @@ async fn apply_configuration(
 ) -> Result<Child<Configuration>, Error> {
     let existing: Option<Configuration> = ctx.get(namespace, name).await?;
     let wanted = children::configuration(service, existing.as_ref());
-    apply_child(service, ctx, namespace, existing, wanted, |existing, wanted| existing.spec == wanted.spec).await
+    apply_child(service, ctx, namespace, existing, wanted, |existing, wanted| existing.spec == wanted.spec)
+        .await
 }
 
 async fn apply_route(
@@ -75,7 +76,8 @@ async fn apply_route(
 ) -> Result<Child<Route>, Error> {
     let existing: Option<Route> = ctx.get(namespace, name).await?;
     let wanted = children::route(service, existing.as_ref());
-    apply_child(service, ctx, namespace, existing, wanted, |existing, wanted| existing.spec == wanted.spec).await
+    apply_child(service, ctx, namespace, existing, wanted, |existing, wanted| existing.spec == wanted.spec)
+        .await
 }
 
 /// Creates, adopts or updates a child that carries the Service's name.

@@ -38,11 +38,7 @@ impl Tracker {
             }
         }
         for name in &names {
-            inner
-                .referrers
-                .entry((namespace.to_owned(), name.clone()))
-                .or_default()
-                .insert(route.to_owned());
+            inner.referrers.entry((namespace.to_owned(), name.clone())).or_default().insert(route.to_owned());
         }
         if !names.is_empty() {
             inner.references.insert(key, names);

@@ -45,7 +45,9 @@ async fn a_service_becomes_ready_and_looks_as_on_knative() {
     let configuration = world.api::<Configuration>().get("hello").await.unwrap();
     assert_eq!(owner(&configuration), "Service/hello");
     assert_eq!(configuration.labels()["serving.knative.dev/service"], "hello");
-    for annotations in [configuration.annotations(), world.api::<Route>().get("hello").await.unwrap().annotations()] {
+    for annotations in
+        [configuration.annotations(), world.api::<Route>().get("hello").await.unwrap().annotations()]
+    {
         assert_eq!(annotations["serving.knative.dev/creator"], "kubernetes-admin");
         assert_eq!(annotations["serving.knative.dev/lastModifier"], "kubernetes-admin");
     }
@@ -72,9 +74,12 @@ async fn a_service_becomes_ready_and_looks_as_on_knative() {
     let pod = deployment.spec.unwrap().template.spec.unwrap();
     let env: Vec<(String, Option<String>)> =
         pod.containers[0].env.iter().flatten().map(|env| (env.name.clone(), env.value.clone())).collect();
-    for (name, value) in
-        [("PORT", "8080"), ("K_SERVICE", "hello"), ("K_CONFIGURATION", "hello"), ("K_REVISION", "hello-00001")]
-    {
+    for (name, value) in [
+        ("PORT", "8080"),
+        ("K_SERVICE", "hello"),
+        ("K_CONFIGURATION", "hello"),
+        ("K_REVISION", "hello-00001"),
+    ] {
         assert!(env.contains(&(name.to_owned(), Some(value.to_owned()))), "{name} in {env:?}");
     }
     let reachable = |autoscaler: Option<&PodAutoscaler>| {
@@ -93,7 +98,10 @@ async fn a_service_becomes_ready_and_looks_as_on_knative() {
         .collect();
     assert_eq!(public, ["hello.default.localhost"]);
     let split = &ingress.spec.rules[0].http.as_ref().unwrap().paths[0].splits[0];
-    assert_eq!((split.service_name.as_str(), split.percent, split.service_port), ("hello-00001", Some(100), 80));
+    assert_eq!(
+        (split.service_name.as_str(), split.percent, split.service_port),
+        ("hello-00001", Some(100), 80)
+    );
     assert_eq!(split.append_headers["Knative-Serving-Revision"], "hello-00001");
     let placeholder = world.api::<CoreService>().get("hello").await.unwrap();
     assert_eq!(owner(&placeholder), "Route/hello");
@@ -171,7 +179,8 @@ async fn traffic_is_split_by_percent_and_tags_have_their_own_urls() {
     world.api::<CoreService>().get("green-hello").await.unwrap();
     let ingress = world.api::<Ingress>().get("hello").await.unwrap();
     let splits = |host: &str| -> Vec<(String, Option<i64>)> {
-        let rule = ingress.spec.rules.iter().find(|rule| rule.hosts.iter().any(|given| given == host)).unwrap();
+        let rule =
+            ingress.spec.rules.iter().find(|rule| rule.hosts.iter().any(|given| given == host)).unwrap();
         let splits = &rule.http.as_ref().unwrap().paths[0].splits;
         splits.iter().map(|split| (split.service_name.clone(), split.percent)).collect()
     };
@@ -181,7 +190,9 @@ async fn traffic_is_split_by_percent_and_tags_have_their_own_urls() {
     );
     assert_eq!(splits("green-hello.default.localhost"), [("hello-00002".to_owned(), Some(100))]);
 
-    world.merge::<Service>("hello", json!({"spec": {"traffic": [{"latestRevision": true, "percent": 100}]}})).await;
+    world
+        .merge::<Service>("hello", json!({"spec": {"traffic": [{"latestRevision": true, "percent": 100}]}}))
+        .await;
     world.until::<CoreService>("green-hello", "gone", |service| service.is_none()).await;
     world.stop().await;
 }

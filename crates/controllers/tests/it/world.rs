@@ -64,7 +64,10 @@ impl Resolve for Images {
 
 impl World {
     pub(crate) async fn start(node: Node) -> Self {
-        let _ = dormouse_base::telemetry::install("warn,dormouse_controllers=debug", dormouse_base::telemetry::Format::Text);
+        let _ = dormouse_base::telemetry::install(
+            "warn,dormouse_controllers=debug",
+            dormouse_base::telemetry::Format::Text,
+        );
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store.db"), Config::default()).await.unwrap();
         let tasks = Tasks::new(Shutdown::new());
@@ -96,7 +99,11 @@ impl World {
 
     pub(crate) async fn create<K>(&self, object: Value) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize,
     {
         let object: K = serde_json::from_value(object).unwrap();
         self.api::<K>().create(&PostParams::default(), &object).await.unwrap()
@@ -110,7 +117,12 @@ impl World {
     }
 
     /// Waits until the object called `name` is as wanted; `None` is an object that is not there.
-    pub(crate) async fn until<K>(&self, name: &str, what: &str, wanted: impl Fn(Option<&K>) -> bool) -> Option<K>
+    pub(crate) async fn until<K>(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(Option<&K>) -> bool,
+    ) -> Option<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -206,13 +218,12 @@ where
 fn deployment_ready(deployment: &Deployment) -> Option<Value> {
     let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
-    if status.observed_generation == deployment.metadata.generation && status.ready_replicas == Some(replicas) {
+    if status.observed_generation == deployment.metadata.generation && status.ready_replicas == Some(replicas)
+    {
         return None;
     }
     let now = clock::timestamp().to_string();
-    let condition = |kind: &str| {
-        json!({ "type": kind, "status": "True", "reason": "Test", "message": "", "lastUpdateTime": now, "lastTransitionTime": now })
-    };
+    let condition = |kind: &str| json!({ "type": kind, "status": "True", "reason": "Test", "message": "", "lastUpdateTime": now, "lastTransitionTime": now });
     Some(json!({
         "observedGeneration": deployment.metadata.generation, "replicas": replicas, "readyReplicas": replicas,
         "availableReplicas": replicas, "updatedReplicas": replicas,

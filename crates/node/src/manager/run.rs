@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_base::clock;
 
+use super::deaf::is_deaf;
 use crate::instance::{Event, Exit, Lifecycle, Phase, Step};
 use crate::manager::cell::{Cell, Container, Ended, Label};
 use crate::manager::{Manager, Preparation};
@@ -121,8 +122,8 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             care = Care::from(skeleton.as_ref());
             life.set_grace(care.grace);
         }
-        let address = network.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |network| network.address);
-        let exit = attend(&manager, &cell, &mut life, &care, &id, address).await;
+        let Some(own) = &network else { break };
+        let exit = attend(&manager, &cell, &mut life, &care, &id, own).await;
         manager.forget_sandbox(&id);
         let started = match cell.facts().container {
             Container::Running { since } => Some(since),
@@ -281,6 +282,10 @@ async fn launch_in(
             facts.pid = Some(pid);
             facts.digest.clone_from(&skeleton.digest);
             facts.log = Some(log);
+            drop(facts);
+            if restarts == 0 {
+                started_notes(manager, cell);
+            }
             Ok(id)
         }
         Err(error) => {
@@ -304,6 +309,19 @@ async fn launch_in(
             })
         }
     }
+}
+
+/// What `kubectl describe pod` shows of a start.
+fn started_notes(manager: &Manager, cell: &Arc<Cell>) {
+    let Some(container) = cell.template.spec.containers.first() else { return };
+    let image = container.image.as_deref().unwrap_or_default();
+    let name = &container.name;
+    manager.note(
+        cell,
+        Note::normal("Pulled", format!("Container image \"{image}\" already present on machine")),
+    );
+    manager.note(cell, Note::normal("Created", format!("Created container: {name}")));
+    manager.note(cell, Note::normal("Started", format!("Started container {name}")));
 }
 
 fn make_scratch(path: &PathBuf) -> crate::Result<()> {
@@ -363,8 +381,9 @@ async fn attend(
     life: &mut Lifecycle,
     care: &Care,
     id: &str,
-    address: Ipv4Addr,
+    network: &Network,
 ) -> Exit {
+    let address = network.address;
     let mut schedule = Schedule::new(care, clock::now());
     let mut kill_at: Option<Instant> = None;
     let mut noted = false;
@@ -381,7 +400,7 @@ async fn attend(
             let step = life.on(&Event::StopRequested, clock::now());
             manager.withdraw(cell).await;
             if step == Step::Terminate {
-                terminate(manager, cell, id).await;
+                terminate(manager, cell, id, network).await;
             }
             continue;
         }
@@ -394,7 +413,7 @@ async fn attend(
                     () = cell.wake.notified() => {}
                     () = manager.idle(endpoint, limit) => {
                         life.on(&Event::Drained, clock::now());
-                        terminate(manager, cell, id).await;
+                        terminate(manager, cell, id, network).await;
                     }
                 }
             }
@@ -452,12 +471,14 @@ async fn attend(
     }
 }
 
-async fn terminate(manager: &Manager, cell: &Arc<Cell>, id: &str) {
+async fn terminate(manager: &Manager, cell: &Arc<Cell>, id: &str, network: &Network) {
+    manager.networks().ending(network).await;
     if let Some(container) = cell.template.spec.containers.first() {
         manager.note(cell, Note::normal("Killing", format!("Stopping container {}", container.name)));
     }
+    let deaf = cell.facts().pid.is_some_and(is_deaf);
     // It may have ended meanwhile; its end is in the inbox then.
-    let _ = manager.launcher().signal(id, SIGTERM).await;
+    let _ = manager.launcher().signal(id, if deaf { SIGKILL } else { SIGTERM }).await;
 }
 
 async fn kill(manager: &Manager, id: &str) {
@@ -590,5 +611,25 @@ impl Schedule {
             self.startup && clock::now().saturating_duration_since(self.started) >= allowed
         });
         live || startup
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_without_a_handler_would_die_of_sigterm() {
+        let check = |blocked: &str, ignored: &str, caught: &str| {
+            let status =
+                format!("Name:\tx\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\nSeccomp:\t2\n");
+            default_action(&status, SIGTERM)
+        };
+        let (none, term) = ("0000000000000000", "0000000000004000");
+        assert!(check(none, none, none));
+        assert!(!check(term, none, none));
+        assert!(!check(none, term, none));
+        assert!(!check(none, none, term));
+        assert!(!default_action("", SIGTERM));
     }
 }

@@ -298,17 +298,43 @@ pub(crate) fn remove_mount(path: &Path) {
     }
 }
 
-/// Whether the namespace still has TCP sockets (such as TIME_WAIT) that a new program would meet. Blocking.
-pub(crate) fn has_sockets(path: &Path) -> bool {
+const TIME_WAIT_MAX: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+
+/// Runs `work` inside a namespace, on a thread of its own that does not come back from there. Blocking.
+fn inside<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
     let path = path.to_path_buf();
-    let look = move || -> std::io::Result<bool> {
+    let enter = move || -> std::io::Result<T> {
         let namespace = File::open(path)?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        Ok(fs::read_to_string("/proc/thread-self/net/tcp")?.lines().nth(1).is_some()
-            || fs::read_to_string("/proc/thread-self/net/tcp6")
-                .is_ok_and(|text| text.lines().nth(1).is_some()))
+        Ok(work())
     };
-    // A thread of its own, because it does not come back from the namespace.
-    let thread = std::thread::Builder::new().name("dormouse-net-look".to_owned()).spawn(look);
-    thread.ok().and_then(|thread| thread.join().ok()).and_then(Result::ok).unwrap_or(true)
+    let thread = std::thread::Builder::new().name("dormouse-net-in".to_owned()).spawn(enter)?;
+    thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread panicked")))
+}
+
+/// Lets sockets that are closed from now on vanish at once. An instance that ends closes its connections first, so they
+/// would keep its port busy for a minute. Blocking.
+pub(crate) fn forbid_time_wait(path: &Path) {
+    // Without it the network only rests longer.
+    let _ = inside(path, || fs::write(TIME_WAIT_MAX, "0"));
+}
+
+/// Whether the namespace still has TCP sockets (such as TIME_WAIT) that a new program would meet, after a short patience
+/// for those that are just closing. Undoes [`forbid_time_wait`]. Blocking.
+pub(crate) fn is_busy(path: &Path) -> bool {
+    let normal = fs::read_to_string(TIME_WAIT_MAX).unwrap_or_else(|_| "65536".to_owned());
+    let look = move || {
+        let has = |file: &str| fs::read_to_string(file).is_ok_and(|text| text.lines().nth(1).is_some());
+        let mut busy = true;
+        for _ in 0..5 {
+            busy = has("/proc/thread-self/net/tcp") || has("/proc/thread-self/net/tcp6");
+            if !busy {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let _ = fs::write(TIME_WAIT_MAX, normal.trim());
+        busy
+    };
+    inside(path, look).unwrap_or(true)
 }

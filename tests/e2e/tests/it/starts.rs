@@ -219,8 +219,8 @@ fn a_full_disk_is_told_and_nothing_acknowledged_is_lost() -> Outcome {
 fn a_clock_that_goes_backwards_stops_nothing() -> Outcome {
     // libfaketime moves the wall clock of one program only; the machine's own is not ours to move.
     let library = [
-        "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-        "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
     ];
     let Some(library) = library.iter().find(|path| Path::new(path).exists()) else {
         anyhow::bail!(

@@ -137,9 +137,9 @@ pub(crate) fn status(
 /// Moves latestReady to the newest ready Revision; never back to an older generation.
 fn advance_ready(revisions: &[Revision], status: &mut ConfigurationStatus, now: Timestamp) {
     let current = status.latest_ready_revision_name.clone();
-    let found = current.as_ref().and_then(|name| {
-        revisions.iter().find(|revision| revision.metadata.name.as_ref() == Some(name))
-    });
+    let found = current
+        .as_ref()
+        .and_then(|name| revisions.iter().find(|revision| revision.metadata.name.as_ref() == Some(name)));
     if let (Some(name), None) = (&current, found) {
         let message = format!("Revision \"{name}\" was deleted.");
         status.latest_ready_revision_name = None;

@@ -62,10 +62,7 @@ fn a_revision_is_named_by_generation_and_labelled_by_its_origin() {
 fn a_name_of_the_users_own_is_kept() {
     let mut named = configuration(1);
     named.spec.template.metadata.get_or_insert_default().name = Some("hello-blue".into());
-    assert_eq!(
-        plan::revision(&named, Timestamp::UNIX_EPOCH).metadata.name.as_deref(),
-        Some("hello-blue")
-    );
+    assert_eq!(plan::revision(&named, Timestamp::UNIX_EPOCH).metadata.name.as_deref(), Some("hello-blue"));
 }
 
 #[test]
@@ -98,8 +95,5 @@ fn a_creation_that_fails_is_told() {
     let mut status = ConfigurationStatus::default();
     let failed = Latest::Failed("no".into());
     plan::status(&configuration(1), &failed, &[], &mut status, Timestamp::UNIX_EPOCH);
-    assert_eq!(
-        status.condition("Ready").unwrap().message(),
-        "Revision creation failed with message: no."
-    );
+    assert_eq!(status.condition("Ready").unwrap().message(), "Revision creation failed with message: no.");
 }

@@ -11,9 +11,7 @@ use dormouse_api::vocabulary::{
     REVISION_UID_LABEL, ROUTE_LABEL, ROUTES, ROUTING_STATE, ROUTING_STATE_MODIFIED, SERVICE_LABEL,
     USER_PORT_NAME,
 };
-use k8s_openapi::api::apps::v1::{
-    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
-};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, ObjectReference, PodSpec, PodTemplateSpec,
 };
@@ -129,7 +127,8 @@ fn template(revision: &Revision) -> PodTemplateSpec {
     let mut pod: PodSpec = revision.spec.pod.clone();
     let timeout = revision.spec.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS);
     pod.termination_grace_period_seconds = Some(timeout);
-    let digests = revision.status.as_ref().map(|status| status.container_statuses.as_slice()).unwrap_or_default();
+    let digests =
+        revision.status.as_ref().map(|status| status.container_statuses.as_slice()).unwrap_or_default();
     for container in &mut pod.containers {
         let digest = digests.iter().find(|status| status.name == container.name);
         if let Some(digest) = digest.filter(|status| !status.image_digest.is_empty()) {
@@ -153,11 +152,8 @@ fn template(revision: &Revision) -> PodTemplateSpec {
 /// The port and the environment that the runtime contract promises.
 fn serving_container(revision: &Revision, container: &mut Container) {
     let given = container.ports.as_ref().and_then(|ports| ports.first()).cloned();
-    let port = given
-        .as_ref()
-        .map(|port| port.container_port)
-        .filter(|port| *port != 0)
-        .unwrap_or(DEFAULT_USER_PORT);
+    let port =
+        given.as_ref().map(|port| port.container_port).filter(|port| *port != 0).unwrap_or(DEFAULT_USER_PORT);
     container.ports = Some(vec![ContainerPort {
         name: Some(USER_PORT_NAME.to_owned()),
         container_port: port,
@@ -173,7 +169,11 @@ fn serving_container(revision: &Revision, container: &mut Container) {
         ("K_SERVICE", label(SERVICE_LABEL)),
     ];
     for (name, value) in promised {
-        environment.push(EnvVar { name: name.to_owned(), value: Some(value.unwrap_or_default()), value_from: None });
+        environment.push(EnvVar {
+            name: name.to_owned(),
+            value: Some(value.unwrap_or_default()),
+            value_from: None,
+        });
     }
     if container.termination_message_policy.is_none() {
         container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
@@ -183,7 +183,8 @@ fn serving_container(revision: &Revision, container: &mut Container) {
 /// FNV-1a, 32 bit, of the template in JSON, in base 36: a label that changes when the template does.
 fn hash(template: &PodTemplateSpec) -> String {
     let text = serde_json::to_vec(template).unwrap_or_default();
-    let sum = text.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let sum =
+        text.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     let mut digits = Vec::new();
     let mut rest = sum;
     while rest > 0 {

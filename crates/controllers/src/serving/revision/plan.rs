@@ -101,7 +101,9 @@ fn from_deployment(status: &mut RevisionStatus, deployment: &Deployment, pod: Op
         conditions.mark_true(RESOURCES_AVAILABLE);
         return;
     }
-    if let Some(refused) = condition(deployment, "ReplicaFailure").filter(|condition| condition.status == "True") {
+    if let Some(refused) =
+        condition(deployment, "ReplicaFailure").filter(|condition| condition.status == "True")
+    {
         let reason = refused.reason.as_deref().unwrap_or("FailedCreate");
         conditions.mark_false(RESOURCES_AVAILABLE, reason, refused.message.as_deref().unwrap_or_default());
         return;
@@ -157,6 +159,11 @@ fn from_autoscaler(
         conditions.mark_true(RESOURCES_AVAILABLE);
         conditions.mark_true(CONTAINER_HEALTHY);
     }
+}
+
+/// Whether a Pod has something to tell about a Revision that cannot start.
+pub(crate) fn in_trouble(pod: &Pod) -> bool {
+    unscheduled(pod).is_some() || failure(pod).is_some() || waiting(pod).is_some()
 }
 
 /// A container that ended: `ExitCode<N>` and what it last said.

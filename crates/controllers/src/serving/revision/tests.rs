@@ -30,7 +30,8 @@ fn deployment(status: Value) -> Deployment {
 
 fn autoscaler(initialized: bool) -> PodAutoscaler {
     let mut autoscaler = children::autoscaler(&revision(), Reachability::Reachable);
-    let mut status = PodAutoscalerStatus { desired_scale: Some(1), actual_scale: Some(0), ..Default::default() };
+    let mut status =
+        PodAutoscalerStatus { desired_scale: Some(1), actual_scale: Some(0), ..Default::default() };
     let mut conditions = status.manage(Timestamp::UNIX_EPOCH);
     conditions.initialize();
     if initialized {
@@ -85,9 +86,12 @@ fn the_deployment_runs_the_digest_with_the_promised_environment() {
         .flatten()
         .map(|variable| (variable.name.clone(), variable.value.clone().unwrap()))
         .collect();
-    for (name, value) in
-        [("PORT", "8080"), ("K_REVISION", "hello-00001"), ("K_CONFIGURATION", "hello"), ("K_SERVICE", "hello")]
-    {
+    for (name, value) in [
+        ("PORT", "8080"),
+        ("K_REVISION", "hello-00001"),
+        ("K_CONFIGURATION", "hello"),
+        ("K_SERVICE", "hello"),
+    ] {
         assert!(environment.contains(&(name.to_owned(), value.to_owned())), "{environment:?}");
     }
 }
@@ -97,7 +101,12 @@ fn only_a_changed_template_is_repaired_and_replicas_stay() {
     let mut existing = children::deployment(&revision(), 1);
     existing.spec.as_mut().unwrap().replicas = Some(7);
     assert!(children::repair(&existing, &revision()).is_none());
-    existing.metadata.labels.as_mut().unwrap().insert("serving.knative.dev/deployment-hash".into(), "old".into());
+    existing
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert("serving.knative.dev/deployment-hash".into(), "old".into());
     let repaired = children::repair(&existing, &revision()).unwrap();
     assert_eq!(repaired.spec.unwrap().replicas, Some(7));
 }
@@ -106,7 +115,10 @@ fn only_a_changed_template_is_repaired_and_replicas_stay() {
 fn a_ready_replica_makes_it_ready() {
     let revision = judge(json!({"readyReplicas": 1, "availableReplicas": 1}), true, None);
     assert!(revision.is_ready());
-    assert_eq!(told(&revision, "Active"), ("False".into(), "NoTraffic".into(), "The target is not receiving traffic.".into()));
+    assert_eq!(
+        told(&revision, "Active"),
+        ("False".into(), "NoTraffic".into(), "The target is not receiving traffic.".into())
+    );
 }
 
 #[test]

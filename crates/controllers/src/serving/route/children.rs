@@ -175,6 +175,10 @@ pub(crate) fn merge_placeholder(existing: &CoreService, wanted: &CoreService) ->
     add(&mut merged.metadata.labels, &wanted.metadata.labels);
     add(&mut merged.metadata.annotations, &wanted.metadata.annotations);
     let changed = existing.metadata.labels.as_ref() != merged.metadata.labels.as_ref()
-        || existing.metadata.annotations.as_ref().is_none_or(|before| Some(before) != merged.metadata.annotations.as_ref());
+        || existing
+            .metadata
+            .annotations
+            .as_ref()
+            .is_none_or(|before| Some(before) != merged.metadata.annotations.as_ref());
     changed.then_some(merged)
 }

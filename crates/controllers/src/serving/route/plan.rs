@@ -59,7 +59,11 @@ pub(crate) fn traffic(
         let mut conditions = status.manage(now);
         conditions.initialize();
         conditions.mark_unknown(ALL_TRAFFIC_ASSIGNED, "", "");
-        conditions.mark_unknown(INGRESS_READY, "IngressNotConfigured", "Ingress has not yet been reconciled.");
+        conditions.mark_unknown(
+            INGRESS_READY,
+            "IngressNotConfigured",
+            "Ingress has not yet been reconciled.",
+        );
     }
     status.observed_generation = route.metadata.generation;
     let mut conditions = status.manage(now);
@@ -217,7 +221,8 @@ pub(crate) fn ingress(ingress: Result<&Ingress, &String>, status: &mut RouteStat
     let ingress = match ingress {
         Ok(ingress) => ingress,
         Err(name) => {
-            let message = format!("There is an existing placeholder Service/Endpoint \"{name}\" that we do not own.");
+            let message =
+                format!("There is an existing placeholder Service/Endpoint \"{name}\" that we do not own.");
             return status.manage(now).mark_false(INGRESS_READY, "NotOwned", &message);
         }
     };

@@ -142,7 +142,10 @@ fn the_ingress_has_a_private_and_a_public_rule_for_each_host() {
         ]
     );
     let default = &ingress.spec.rules[1].http.as_ref().unwrap().paths[0].splits;
-    assert_eq!((default.len(), default[0].service_name.as_str(), default[0].percent), (1, "hello-00002", Some(100)));
+    assert_eq!(
+        (default.len(), default[0].service_name.as_str(), default[0].percent),
+        (1, "hello-00002", Some(100))
+    );
     assert_eq!(default[0].append_headers["Knative-Serving-Revision"], "hello-00002");
     let tagged = &ingress.spec.rules[3].http.as_ref().unwrap().paths[0].splits;
     assert_eq!((tagged[0].service_name.as_str(), tagged[0].percent), ("hello-00001", Some(100)));

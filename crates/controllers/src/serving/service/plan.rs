@@ -114,8 +114,7 @@ fn from_route(name: &str, observed: &Observed<'_>, status: &mut ServiceStatus, n
 /// Whether the Route serves what its spec asks for, with the Configuration's latest ready Revision filled in.
 fn traffic_has_arrived(configuration: &Child<Configuration>, route: &Route) -> bool {
     let Child::Owned(configuration) = configuration else { return false };
-    let latest =
-        configuration.status.as_ref().and_then(|status| status.latest_ready_revision_name.clone());
+    let latest = configuration.status.as_ref().and_then(|status| status.latest_ready_revision_name.clone());
     let plain = |target: &TrafficTarget| (target.tag.clone(), target.revision_name.clone(), target.percent);
     let wanted = route.spec.traffic.iter().map(|target| {
         let mut target = target.clone();

@@ -70,7 +70,10 @@ fn ready(configuration: Child<Configuration>, route: Child<Route>, taken: Option
 
 #[test]
 fn ready_when_the_configuration_is_and_the_route_serves_its_latest() {
-    assert_eq!(ready(Child::Owned(configuration("True")), Child::Owned(route("hello-00001")), None)[0], "True");
+    assert_eq!(
+        ready(Child::Owned(configuration("True")), Child::Owned(route("hello-00001")), None)[0],
+        "True"
+    );
 }
 
 #[test]

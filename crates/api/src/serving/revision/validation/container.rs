@@ -172,7 +172,10 @@ fn resources(container: &Container) -> FieldError {
             let path = format!("{field}.{name}");
             if !is_quantity(&quantity.0) {
                 errors.add(FieldError::invalid(&quantity.0, &path));
-            } else if !matches!((field, name.as_str()), (_, "cpu" | "memory") | ("requests", "ephemeral-storage")) {
+            } else if !matches!(
+                (field, name.as_str()),
+                (_, "cpu" | "memory") | ("requests", "ephemeral-storage")
+            ) {
                 errors.add(unsupported(&format!("resource {name:?}"), &path));
             }
         }
