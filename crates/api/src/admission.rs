@@ -11,6 +11,7 @@ mod tests;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::autoscaling::Allowed;
 use crate::kind::KindInfo;
 
 /// Whether an object is new.
@@ -48,6 +49,8 @@ pub struct Request<'a> {
     pub old: Option<&'a Value>,
     /// What to do with unknown fields.
     pub strict: Strictness,
+    /// What the platform's configuration allows.
+    pub allowed: Allowed,
     /// The time of the write.
     pub now: Timestamp,
 }

@@ -12,7 +12,7 @@ use crate::condition::{self, Condition, Manager, Set};
 use crate::resource::object;
 use crate::vocabulary::AUTOSCALING_GROUP;
 
-pub use knobs::{Aggregation, Key, Knobs, Metric, keys, parse_duration, validate};
+pub use knobs::{Aggregation, Allowed, Key, Knobs, Metric, keys, parse_duration, validate};
 
 object! {
     /// How many instances a Revision should have.

@@ -18,6 +18,7 @@ pub(crate) enum Target {
         version: String,
     },
     OpenApiIndex,
+    OpenApiV2,
     OpenApi {
         group: String,
         version: String,
@@ -53,6 +54,7 @@ pub(crate) fn target(path: &str) -> Target {
         ["apis", group] => Target::Group(owned(group)),
         ["api", version] => Target::Resources { group: String::new(), version: owned(version) },
         ["apis", group, version] => Target::Resources { group: owned(group), version: owned(version) },
+        ["openapi", "v2"] => Target::OpenApiV2,
         ["openapi", "v3"] => Target::OpenApiIndex,
         ["openapi", "v3", "api", version] => {
             Target::OpenApi { group: String::new(), version: owned(version) }

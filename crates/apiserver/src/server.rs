@@ -151,6 +151,12 @@ impl Server {
             Target::Resources { group, version } => {
                 get().and_then(|()| plain(found(discovery::resource_list(&group, &version))?))
             }
+            Target::OpenApiV2 => get().map(|()| {
+                // An empty message is a valid empty document. kubectl asks for it when it does not know a kind, and
+                // would report a failed download instead of the unknown kind.
+                let kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+                body::response(StatusCode::OK, kind, body::full(String::new()))
+            }),
             Target::OpenApiIndex => get().and_then(|()| plain(openapi::index())),
             Target::OpenApi { group, version } => {
                 get().and_then(|()| plain(found(openapi::document(&group, &version))?))

@@ -71,8 +71,11 @@ pub async fn run(args: &Image, out: &mut dyn Write) -> anyhow::Result<()> {
 /// Opens the store of the platform on `data_dir`, running or not.
 fn open(data_dir: &Path) -> anyhow::Result<Images> {
     let registry = State::read(data_dir)?.map_or_else(|| DEFAULT_REGISTRY.to_owned(), |state| state.registry);
-    Images::open(&data_dir.join("images"), Config { local_hosts: local_hosts(&registry), ..Config::default() })
-        .with_context(|| format!("open the image store in {}", data_dir.display()))
+    Images::open(
+        &data_dir.join("images"),
+        Config { local_hosts: local_hosts(&registry), ..Config::default() },
+    )
+    .with_context(|| format!("open the image store in {}", data_dir.display()))
 }
 
 /// The credentials that docker, podman and skopeo have stored for this user, first found first.
@@ -81,7 +84,9 @@ fn stored_credentials() -> anyhow::Result<Auth> {
     let home = std::env::var("HOME").unwrap_or_default();
     let mut files = Vec::new();
     files.extend(std::env::var("REGISTRY_AUTH_FILE").ok().map(PathBuf::from));
-    files.extend(std::env::var("DOCKER_CONFIG").ok().map(|directory| Path::new(&directory).join("config.json")));
+    files.extend(
+        std::env::var("DOCKER_CONFIG").ok().map(|directory| Path::new(&directory).join("config.json")),
+    );
     files.push(Path::new(&home).join(".docker/config.json"));
     files.push(Path::new(&home).join(".config/containers/auth.json"));
     let mut auth = Auth::anonymous();

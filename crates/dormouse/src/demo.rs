@@ -215,7 +215,8 @@ async fn grow(platform: &up::Platform, host: &str) -> anyhow::Result<()> {
 
 /// One request on a fresh connection; the second part is when its first byte came.
 async fn get(gateway: &str, host: &str, path: &str) -> anyhow::Result<(String, Instant)> {
-    let stream = tokio::net::TcpStream::connect(gateway).await.with_context(|| format!("connect {gateway}"))?;
+    let stream =
+        tokio::net::TcpStream::connect(gateway).await.with_context(|| format!("connect {gateway}"))?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = http::Request::get(path).header("host", host).body(Empty::<Bytes>::new())?;

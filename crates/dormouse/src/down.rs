@@ -34,8 +34,16 @@ pub(crate) async fn run(args: &Down, out: &mut dyn Write) -> anyhow::Result<()> 
         writeln!(out, "stopped process {}", state.pid)?;
     }
     sweep(directory).await?;
-    writeln!(out, "removed every process, mount, namespace, bridge, cgroup and firewall rule of {}", directory.display())?;
-    writeln!(out, "objects and images are kept in {}; remove the directory to forget them", directory.display())?;
+    writeln!(
+        out,
+        "removed every process, mount, namespace, bridge, cgroup and firewall rule of {}",
+        directory.display()
+    )?;
+    writeln!(
+        out,
+        "objects and images are kept in {}; remove the directory to forget them",
+        directory.display()
+    )?;
     Ok(())
 }
 

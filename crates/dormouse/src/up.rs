@@ -116,9 +116,11 @@ pub(crate) async fn start(options: &Up, executable: &Path) -> anyhow::Result<Pla
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..dormouse_node::Config::new(&data_dir, executable.to_path_buf())
     };
-    let (keeper, events, running) =
-        Keeper::start_or_attach(executable, &node_config.keeper_dir, &back).await.context("start the keeper")?;
-    let started = start_with(options, &data_dir, &keeper, events, running, node_config, before, (&front, &back)).await;
+    let (keeper, events, running) = Keeper::start_or_attach(executable, &node_config.keeper_dir, &back)
+        .await
+        .context("start the keeper")?;
+    let started =
+        start_with(options, &data_dir, &keeper, events, running, node_config, before, (&front, &back)).await;
     match started {
         Ok(mut parts) => {
             parts.lock = Some(lock);
@@ -184,10 +186,10 @@ async fn start_with(
 ) -> anyhow::Result<Parts> {
     let listeners = Listeners::bind(options, keeper, before.as_ref()).await?;
 
-    let store = Store::open(&data_dir.join("store/objects.sqlite"), dormouse_store::Config::default()).await?;
-    let authority =
-        Authority::load_or_create(&data_dir.join("pki"), &options.tls_san, clock::timestamp())
-            .context("the certificate authority")?;
+    let store =
+        Store::open(&data_dir.join("store/objects.sqlite"), dormouse_store::Config::default()).await?;
+    let authority = Authority::load_or_create(&data_dir.join("pki"), &options.tls_san, clock::timestamp())
+        .context("the certificate authority")?;
     let node_later = wire::NodeLogs::default();
     let hooks = Hooks {
         logs: Some(Arc::new(node_later.clone())),
@@ -302,7 +304,8 @@ struct Listeners {
 impl Listeners {
     async fn bind(options: &Up, keeper: &Keeper, before: Option<&State>) -> anyhow::Result<Self> {
         // A surviving keeper still has the sockets of the last run: clients that know their ports must find them.
-        let again = |wanted: SocketAddr, last: Option<&String>| match last.and_then(|text| text.parse().ok()) {
+        let again = |wanted: SocketAddr, last: Option<&String>| match last.and_then(|text| text.parse().ok())
+        {
             Some(last) if wanted.port() == 0 => last,
             _ => wanted,
         };
@@ -322,7 +325,8 @@ impl Listeners {
             gateway,
             internal_gateway: listen(keeper, internal, "--internal-gateway-listen").await?,
             registry: listen(keeper, registry, "--registry-listen").await?,
-            admin: std::net::TcpListener::bind(admin).map_err(|error| taken(admin, "--admin-listen", &error))?,
+            admin: std::net::TcpListener::bind(admin)
+                .map_err(|error| taken(admin, "--admin-listen", &error))?,
         })
     }
 
@@ -346,7 +350,10 @@ async fn listen(keeper: &Keeper, address: SocketAddr, flag: &str) -> anyhow::Res
 
 fn taken(address: SocketAddr, flag: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     let why = dormouse_base::chain(error);
-    anyhow::anyhow!("cannot listen on {address}: {why}; stop what uses port {} or choose another with {flag}", address.port())
+    anyhow::anyhow!(
+        "cannot listen on {address}: {why}; stop what uses port {} or choose another with {flag}",
+        address.port()
+    )
 }
 
 /// The public gateway's default: port 80 when it is free, else 8080.
@@ -386,7 +393,10 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            let who = State::read(directory).ok().flatten().map_or_else(String::new, |state| format!(" (process {})", state.pid));
+            let who = State::read(directory)
+                .ok()
+                .flatten()
+                .map_or_else(String::new, |state| format!(" (process {})", state.pid));
             bail!(
                 "another dormouse{who} already runs on {}; use it, stop it with `dormouse down --data-dir {}`, or choose another --data-dir",
                 directory.display(),
@@ -421,8 +431,17 @@ fn announce(state: &State, options: &Up) {
     println!("  export KUBECONFIG={}", state.kubeconfig.display());
     println!("  kubectl get ksvc -A");
     println!();
-    println!("  gateway   http://{}   services answer as http://<name>.<namespace>.localhost{}", state.gateway, port_of(&state.gateway));
-    println!("  registry  http://{}   dormouse image build --data-dir {} --name {}/hello:v1 ./binary", state.registry, options.data.data_dir.display(), state.registry);
+    println!(
+        "  gateway   http://{}   services answer as http://<name>.<namespace>.localhost{}",
+        state.gateway,
+        port_of(&state.gateway)
+    );
+    println!(
+        "  registry  http://{}   dormouse image build --data-dir {} --name {}/hello:v1 ./binary",
+        state.registry,
+        options.data.data_dir.display(),
+        state.registry
+    );
     println!("  stop with Ctrl-C; `dormouse down` also removes everything it made outside its directory");
 }
 

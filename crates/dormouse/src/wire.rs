@@ -136,8 +136,8 @@ impl Resolve for StoreDigests {
             }
             let mut auth = Auth::anonymous();
             for secret in &pull_secrets {
-                let given = Auth::from_docker_config("imagePullSecret", secret)
-                    .map_err(|error| refusal(&error))?;
+                let given =
+                    Auth::from_docker_config("imagePullSecret", secret).map_err(|error| refusal(&error))?;
                 auth = auth.or(given);
             }
             let digest = images.resolve(&reference, &auth).await.map_err(|error| refusal(&error))?;

@@ -201,12 +201,14 @@ impl Manager {
         let now = clock::now();
         let mut state = self.state();
         let early = wanted.revision.as_ref().and_then(|revision| state.early.remove(revision));
-        if let Some(revision) = &wanted.revision {
-            state.by_revision.insert(revision.clone(), key.clone());
-        }
         // An object of the same name that was made anew is another one.
         if state.groups.get(&key).is_some_and(|group| group.wanted.uid != wanted.uid) {
-            self.drop_group(&mut state, &key);
+            drop(state);
+            self.remove(&key);
+            state = self.state();
+        }
+        if let Some(revision) = &wanted.revision {
+            state.by_revision.insert(revision.clone(), key.clone());
         }
         let replicas = wanted.replicas;
         let is_revision = wanted.revision.is_some();
@@ -261,20 +263,23 @@ impl Manager {
 
     /// The Deployment is gone: its instances end.
     pub(crate) fn remove(&self, key: &WorkKey) {
-        let mut state = self.state();
-        self.drop_group(&mut state, key);
+        let _order = self.inner.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let revision = Self::drop_group(&mut self.state(), key);
+        // Nobody but this group knows the revision: its instances would stay in the consumer's table.
+        if let Some(revision) = revision {
+            self.inner.parts.endpoints.set(&revision, Vec::new());
+        }
     }
 
-    fn drop_group(&self, state: &mut State, key: &WorkKey) {
-        if let Some(group) = state.groups.remove(key) {
-            if let Some(revision) = &group.wanted.revision {
-                state.by_revision.remove(revision);
-                state.early.remove(revision);
-            }
-            for cell in group.cells {
-                cell.stop(None);
-            }
+    fn drop_group(state: &mut State, key: &WorkKey) -> Option<RevisionKey> {
+        let group = state.groups.remove(key)?;
+        for cell in group.cells {
+            cell.stop(None);
         }
+        let revision = group.wanted.revision?;
+        state.by_revision.remove(&revision);
+        state.early.remove(&revision);
+        Some(revision)
     }
 
     /// Which Deployments exist.

@@ -73,7 +73,9 @@ fn template(
     let generated = request.operation == Operation::Create
         && metadata.generate_name.as_deref().is_some_and(|name| !name.is_empty());
     let name = metadata.name.as_deref().unwrap_or_default();
-    revision::validation::template(template, old, name, generated).via("template").via("spec")
+    revision::validation::template(template, old, name, generated, request.allowed)
+        .via("template")
+        .via("spec")
 }
 
 fn service(request: &Request<'_>, new: &mut Service, old: Option<&Service>) -> FieldError {
@@ -101,7 +103,7 @@ fn route(request: &Request<'_>, new: &mut Route, old: Option<&Route>) -> FieldEr
         .also(route::validation::traffic(&new.spec.traffic, false).via("spec"))
 }
 
-fn revision(_: &Request<'_>, new: &mut Revision, old: Option<&Revision>) -> FieldError {
+fn revision(request: &Request<'_>, new: &mut Revision, old: Option<&Revision>) -> FieldError {
     let empty = std::collections::BTreeMap::new();
     if let Some(old) = old {
         if old.spec == new.spec {
@@ -115,7 +117,8 @@ fn revision(_: &Request<'_>, new: &mut Revision, old: Option<&Revision>) -> Fiel
     }
     revision::defaults::spec(&mut new.spec, true);
     let annotations = new.metadata.annotations.as_ref().unwrap_or(&empty);
-    let errors = revision::validation::annotations(annotations).via("annotations").via("metadata");
+    let errors =
+        revision::validation::annotations(annotations, request.allowed).via("annotations").via("metadata");
     let lacks_name = new.metadata.name.as_deref().is_none_or(str::is_empty)
         && new.metadata.generate_name.as_deref().is_none_or(str::is_empty);
     let name = if lacks_name { FieldError::missing(&["metadata.name"]) } else { FieldError::none() };

@@ -11,6 +11,7 @@ fn request(group: &str, name: &str) -> Request<'static> {
         user: "kubernetes-admin",
         old: None,
         strict: Strictness::Strict,
+        allowed: Default::default(),
         now: Timestamp::UNIX_EPOCH,
     }
 }

@@ -226,13 +226,28 @@ fn decimal(whole: u64, fraction: u64, width: usize) -> String {
     }
 }
 
+/// What config-autoscaler allows beyond the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `allow-zero-initial-scale`: a new Revision need not start an instance.
+    pub zero_initial_scale: bool,
+}
+
+impl Allowed {
+    /// Reads config-autoscaler's `data`.
+    pub fn read(data: &BTreeMap<String, String>) -> Self {
+        let zero = data.get("allow-zero-initial-scale");
+        Self { zero_initial_scale: zero.is_some_and(|text| text.trim().eq_ignore_ascii_case("true")) }
+    }
+}
+
 /// Everything that is wrong with the scaling annotations of a template; paths are the annotation keys.
-pub fn validate(annotations: &BTreeMap<String, String>) -> FieldError {
+pub fn validate(annotations: &BTreeMap<String, String>, allowed: Allowed) -> FieldError {
     if !annotations.keys().any(|key| key.starts_with(AUTOSCALING_PREFIX)) {
         return FieldError::none();
     }
     class(annotations)
-        .also(scales(annotations))
+        .also(scales(annotations, allowed))
         .also(targets(annotations))
         .also(windows(annotations))
         .also(algorithm(annotations))
@@ -258,7 +273,7 @@ fn class(annotations: &BTreeMap<String, String>) -> FieldError {
     )
 }
 
-fn scales(annotations: &BTreeMap<String, String>) -> FieldError {
+fn scales(annotations: &BTreeMap<String, String>, allowed: Allowed) -> FieldError {
     let mut errors = FieldError::none();
     let mut read = |key: Key, lower: i64| -> Option<i64> {
         let (name, text) = key.get(annotations)?;
@@ -288,7 +303,7 @@ fn scales(annotations: &BTreeMap<String, String>) -> FieldError {
             &[name(keys::MAX_SCALE), name(keys::MIN_SCALE)],
         ));
     }
-    if initial == Some(0) {
+    if initial == Some(0) && !allowed.zero_initial_scale {
         let key = name(keys::INITIAL_SCALE);
         errors.add(FieldError::new(format!("{key}=0 not allowed by cluster"), &[key]));
     }
@@ -397,6 +412,14 @@ mod tests {
     }
 
     #[test]
+    fn an_initial_scale_of_zero_needs_the_clusters_leave() {
+        let zero = annotations(&[("initial-scale", "0")]);
+        let data = [("allow-zero-initial-scale".to_owned(), "true".to_owned())].into();
+        assert_eq!(validate(&zero, Allowed::read(&data)).to_string(), "");
+        assert!(!validate(&zero, Allowed::default()).to_string().is_empty());
+    }
+
+    #[test]
     fn ranges_are_enforced_with_upstreams_texts() {
         let cases: &[(&[(&str, &str)], &str)] = &[
             (&[("min-scale", "-1")], "expected 0 <= -1 <= 2147483647: autoscaling.knative.dev/min-scale"),
@@ -427,7 +450,7 @@ mod tests {
             (&[("min-scale", "1"), ("target", "5"), ("window", "1m")], ""),
         ];
         for (pairs, expected) in cases {
-            assert_eq!(validate(&annotations(pairs)).to_string(), *expected, "{pairs:?}");
+            assert_eq!(validate(&annotations(pairs), Allowed::default()).to_string(), *expected, "{pairs:?}");
         }
     }
 

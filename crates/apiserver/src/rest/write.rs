@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use dormouse_api::admission::{self, Denied, Operation, Strictness};
+use dormouse_api::autoscaling::Allowed;
 use dormouse_api::kind::{self, KindInfo};
+use dormouse_api::vocabulary::SYSTEM_NAMESPACE;
 use dormouse_base::clock;
 use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -145,7 +147,9 @@ impl Server {
             meta_mut(&mut object).remove("managedFields");
         }
         initial_state(kind, &mut object);
-        let (object, warnings) = admit(kind, Operation::Create, Part::Main, None, object, options, now)?;
+        let allowed = self.allowed(kind);
+        let (object, warnings) =
+            admit(kind, Operation::Create, Part::Main, None, object, options, allowed, now)?;
         let key = object_key(kind, namespace, &name);
         let exists = || match self.inner.store.get(&key).map(|stored| stored.value()) {
             Some(present) if at(&present, &["metadata", "deletionTimestamp"]).is_some() => {
@@ -179,6 +183,16 @@ impl Server {
             return Err(Status::namespace_terminating(kind, name, namespace));
         }
         Ok(())
+    }
+
+    /// What config-autoscaler allows beyond the defaults; it concerns only kinds that carry scaling annotations.
+    fn allowed(&self, kind: &KindInfo) -> Allowed {
+        let settings = kind::find("", "v1", "configmaps").filter(|_| kind.custom).and_then(|maps| {
+            self.inner.store.get(&object_key(maps, Some(SYSTEM_NAMESPACE), "config-autoscaler"))
+        });
+        let data =
+            settings.and_then(|stored| serde_json::from_value(stored.value().get("data")?.clone()).ok());
+        data.map_or_else(Allowed::default, |data| Allowed::read(&data))
     }
 
     /// PUT and PATCH.
@@ -248,8 +262,16 @@ impl Server {
             // An object on its way out changes only in its finalizers and status; no rule may hold it back.
             if !deleting && part != Part::Finalize {
                 let now = clock::timestamp();
-                (object, warnings) =
-                    admit(kind, Operation::Update, part, Some(&current), object, options, now)?;
+                (object, warnings) = admit(
+                    kind,
+                    Operation::Update,
+                    part,
+                    Some(&current),
+                    object,
+                    options,
+                    self.allowed(kind),
+                    now,
+                )?;
                 meta::stamp_update(&current, &mut object);
             }
             if part == Part::Main {
@@ -370,6 +392,7 @@ fn isolate(kind: &KindInfo, part: Part, current: &Value, mut edited: Value) -> V
 }
 
 /// Defaults and validates as the kind's rules say.
+#[expect(clippy::too_many_arguments, reason = "a request's parts, each named once")]
 fn admit(
     kind: &'static KindInfo,
     operation: Operation,
@@ -377,6 +400,7 @@ fn admit(
     old: Option<&Value>,
     object: Value,
     options: &Options<'_>,
+    allowed: Allowed,
     now: jiff::Timestamp,
 ) -> Result<(Value, Vec<String>), Status> {
     let name = text(&object, &["metadata", "name"]).to_owned();
@@ -387,6 +411,7 @@ fn admit(
         user: &options.user.name,
         old,
         strict: options.strict,
+        allowed,
         now,
     };
     match admission::admit(&request, object) {

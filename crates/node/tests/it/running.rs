@@ -172,6 +172,7 @@ async fn a_new_main_process_adopts_what_runs() {
     assert_eq!(get(after[0].address, "/").unwrap(), "hello\n");
     // Its Deployment goes: so do they.
     world.api.remove(DEPLOYMENT);
+    world.ready(0).await;
     until("nothing runs", || (world.node.instances() == 0).then_some(())).await;
     world.end().await;
 }

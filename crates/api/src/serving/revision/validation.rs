@@ -4,7 +4,7 @@ mod pod;
 use std::collections::BTreeMap;
 
 use super::{RevisionSpec, RevisionTemplateSpec};
-use crate::autoscaling;
+use crate::autoscaling::{self, Allowed};
 use crate::fielderror::FieldError;
 use crate::names;
 use crate::serving::meta;
@@ -18,12 +18,13 @@ pub(crate) fn template(
     old: Option<&RevisionTemplateSpec>,
     parent: &str,
     generated: bool,
+    allowed: Allowed,
 ) -> FieldError {
     let mut errors = spec(&template.spec).via("spec");
     let empty = BTreeMap::new();
     let metadata = template.metadata.as_ref();
     let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref()).unwrap_or(&empty);
-    errors.add(self::annotations(annotations).via("annotations").via("metadata"));
+    errors.add(self::annotations(annotations, allowed).via("annotations").via("metadata"));
     let Some(name) = metadata.and_then(|metadata| metadata.name.as_deref()).filter(|name| !name.is_empty())
     else {
         return errors;
@@ -52,8 +53,8 @@ pub(crate) fn template(
 }
 
 /// What is wrong with annotations of a template or Revision; paths are keys.
-pub(crate) fn annotations(annotations: &BTreeMap<String, String>) -> FieldError {
-    let mut errors = autoscaling::validate(annotations);
+pub(crate) fn annotations(annotations: &BTreeMap<String, String>, allowed: Allowed) -> FieldError {
+    let mut errors = autoscaling::validate(annotations, allowed);
     for key in [PROGRESS_DEADLINE, PROGRESS_DEADLINE_ALIAS] {
         let Some(value) = annotations.get(key) else { continue };
         match autoscaling::parse_duration(value) {

@@ -77,8 +77,7 @@ pub(crate) fn traffic(
     let name = route.metadata.name.clone().unwrap_or_default();
     let namespace = route.metadata.namespace.clone().unwrap_or_default();
     status.url = Some(url(route, &name, &namespace, domain));
-    status.address =
-        Some(Addressable { url: Some(cluster_url(&name, &namespace)), ..Addressable::default() });
+    status.address = Some(Addressable { url: Some(cluster_url(&name, &namespace)) });
 
     let mut targets = Vec::new();
     let mut shown = Vec::new();
