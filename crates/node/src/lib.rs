@@ -203,6 +203,10 @@ impl Node {
         );
         let deployments = preparer.clone();
         spawn("node-deployments", Box::pin(async move { deployments.watch_deployments().await }));
+        let secrets = preparer.clone();
+        spawn("node-secrets", Box::pin(async move { secrets.watch_secrets().await }));
+        let maps = preparer.clone();
+        spawn("node-configmaps", Box::pin(async move { maps.watch_config_maps().await }));
         let teller = self.inner.teller.clone();
         spawn("node-pods", Box::pin(async move { preparer.watch_pods(&teller).await }));
     }

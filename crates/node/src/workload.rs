@@ -308,6 +308,52 @@ impl Preparer {
         }
     }
 
+    /// Watches Secrets for ever: what refers to a changed one is prepared again, for the instances to come.
+    pub(crate) async fn watch_secrets(&self) {
+        let api: Api<Secret> = Api::all(self.inner.client.clone());
+        self.watch_referenced(api, |references, name| references.secrets.contains(name)).await;
+    }
+
+    /// Watches ConfigMaps for ever, likewise.
+    pub(crate) async fn watch_config_maps(&self) {
+        let api: Api<ConfigMap> = Api::all(self.inner.client.clone());
+        self.watch_referenced(api, |references, name| references.config_maps.contains(name)).await;
+    }
+
+    async fn watch_referenced<K>(&self, api: Api<K>, refers: fn(&References, &str) -> bool)
+    where
+        K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    {
+        let mut stream = watcher::watcher(api, watcher::Config::default()).boxed();
+        let mut failures = 0;
+        while let Some(event) = stream.next().await {
+            match event {
+                // What exists at the start is read when a Deployment is prepared.
+                Ok(Event::Init | Event::InitApply(_) | Event::InitDone) => {}
+                Ok(Event::Apply(object) | Event::Delete(object)) => {
+                    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+                    let keys =
+                        self.inner.manager.keys().into_iter().filter(|key| *key.namespace == *namespace);
+                    for key in keys.collect::<Vec<_>>() {
+                        let wanted = self.inner.manager.wanted(&key);
+                        if wanted
+                            .is_some_and(|wanted| refers(&template::references(&wanted.template.spec), &name))
+                        {
+                            self.start(key);
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "watching secrets or configmaps failed; trying again");
+                    clock::sleep(WATCH_BACKOFF.delay(failures, 0.5)).await;
+                    failures += 1;
+                    continue;
+                }
+            }
+            failures = 0;
+        }
+    }
+
     /// Watches Pods for ever: a deleted one stops its instance, one that nobody owns is refused.
     pub(crate) async fn watch_pods(&self, teller: &Teller) {
         let api: Api<Pod> = Api::all(self.inner.client.clone());

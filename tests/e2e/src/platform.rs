@@ -358,19 +358,23 @@ impl Platform {
         .with_context(|| self.log_end())
     }
 
-    /// Waits until a condition of an object is `False` and gives `reason: message`.
+    /// Waits until a service and its first revision will not become ready, and gives what the revision says:
+    /// `reason: message`.
     ///
     /// # Errors
-    /// When it does not become false.
-    pub fn refused(&self, path: &str, kind: &str) -> Result<String> {
-        let api = self.api()?;
-        until(&format!("{kind} of {path} becomes False"), Duration::from_secs(60), || {
-            let object = api.get(path)?;
-            let (status, text) = condition(&object, kind);
-            ensure!(status == "False", "{kind} is {status:?}: {text}");
-            Ok(Some(text))
-        })
-        .with_context(|| self.log_end())
+    /// When they do not become false.
+    pub fn refused(&self, service: &str) -> Result<String> {
+        let mut session = self.api()?.connect()?;
+        let mut falls = |path: &str| {
+            until(&format!("{path} becomes Ready=False"), Duration::from_secs(60), || {
+                let (status, text) = condition(&session.get(path)?, "Ready");
+                ensure!(status == "False", "{status:?} {text}");
+                Ok(Some(text))
+            })
+            .with_context(|| self.log_end())
+        };
+        falls(&service_path(service))?;
+        falls(&first_revision_path(service))
     }
 
     /// A client of the API for looks that must be quick.
@@ -629,6 +633,11 @@ pub fn instances_of(keeper: i32) -> Result<Vec<Instance>> {
 /// Where the API keeps a Knative Service of the default namespace.
 pub fn service_path(name: &str) -> String {
     format!("/apis/serving.knative.dev/v1/namespaces/default/services/{name}")
+}
+
+/// Where the API keeps the first revision of a Knative Service of the default namespace.
+pub fn first_revision_path(service: &str) -> String {
+    format!("/apis/serving.knative.dev/v1/namespaces/default/revisions/{service}-00001")
 }
 
 /// Status of a condition, and `reason: message`.

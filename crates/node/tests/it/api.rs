@@ -123,7 +123,10 @@ impl Api {
             )
         };
         let resource = path.rsplit('/').next().unwrap().to_owned();
-        let is_collection = matches!(resource.as_str(), "pods" | "deployments" | "nodes" | "events");
+        let is_collection = matches!(
+            resource.as_str(),
+            "pods" | "deployments" | "nodes" | "events" | "secrets" | "configmaps"
+        );
         match parts.method {
             Method::GET if query.contains("watch=true") => {
                 let (sender, receiver) = mpsc::unbounded();

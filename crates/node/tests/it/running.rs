@@ -195,3 +195,32 @@ async fn a_dead_keeper_is_replaced_and_instances_start_again() {
     let _ = world.vanish().await;
     remove(&config, dir.path()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_to_come_see_a_changed_config_map() {
+    if !possible() {
+        return;
+    }
+    const MAP: &str = "/api/v1/namespaces/default/configmaps/settings";
+    let map = |mode: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "default"},
+            "data": {"mode": mode}})
+    };
+    let world = World::new().await;
+    world.api.put(MAP, map("exit"));
+    let from =
+        json!([{"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode"}}}]);
+    world.api.put(DEPLOYMENT, deployment(1, from));
+    until("the first one crashes", || {
+        let pod = world.api.list(PODS).into_iter().next()?;
+        (pod["status"]["containerStatuses"][0]["restartCount"] == 1).then_some(())
+    })
+    .await;
+    world.api.put(MAP, map("serve"));
+    // A pod keeps trying with the newest values; a new one starts at once.
+    world.node.scale(&revision(), 0);
+    until("it is gone", || (world.node.instances() == 0).then_some(())).await;
+    world.node.scale(&revision(), 1);
+    world.ready(1).await;
+    world.end().await;
+}

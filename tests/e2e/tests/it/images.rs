@@ -1,7 +1,6 @@
 //! Registries and images that misbehave: the service's conditions tell what and which.
 
 use anyhow::ensure;
-use dormouse_e2e::platform::service_path;
 use dormouse_e2e::registry::{Entry, Registry, layer};
 use dormouse_e2e::{Outcome, Platform, tools};
 
@@ -19,7 +18,7 @@ fn refused(platform: &Platform, name: &str, image: &str, secret: Option<&str>, t
         manifest = manifest.spec(&format!("imagePullSecrets: [{{name: {secret}}}]"));
     }
     platform.apply(&manifest.yaml())?.ok()?;
-    let text = platform.refused(&service_path(name), "Ready")?;
+    let text = platform.refused(name)?;
     for part in told {
         ensure!(text.to_lowercase().contains(&part.to_lowercase()), "{name}: {part:?} is not told: {text}");
     }
@@ -32,7 +31,7 @@ fn an_image_that_does_not_exist_is_told() -> Outcome {
     let Some(platform) = Platform::shared()? else { return Ok(()) };
     let registry = Registry::start()?;
     let image = registry.missing("nothing");
-    refused(&platform, "absent", &image, None, &["Unable to fetch image", &image, "MANIFEST_UNKNOWN"])?;
+    refused(&platform, "absent", &image, None, &["Unable to fetch image", &image, "does not exist"])?;
     let ours = format!("{}/nothing:v1", platform.state().registry);
     refused(&platform, "absent-here", &ours, None, &[&ours])
 }
