@@ -154,7 +154,7 @@ impl Server {
             Target::OpenApiV2 => get().map(|()| {
                 // An empty message is a valid empty document. kubectl asks for it when it does not know a kind, and
                 // would report a failed download instead of the unknown kind.
-                let kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+                let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
                 body::response(StatusCode::OK, kind, body::full(String::new()))
             }),
             Target::OpenApiIndex => get().and_then(|()| plain(openapi::index())),

@@ -18,7 +18,7 @@ mod entry;
 mod watch;
 mod write;
 
-use entry::{Entry, Slot};
+use entry::{Entry, Outcome, Slot};
 
 /// How often loads are sampled: the length of a bucket.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -235,6 +235,9 @@ impl Autoscaler {
         if slot.lock().needs_attention() {
             lock(&self.0.active).insert(key.clone());
             self.apply(&slot, |entry| entry.decide(now));
+        } else {
+            // Asleep: only what is told may have changed.
+            self.apply(&slot, |entry| Outcome { scale: None, tell: entry.refresh(now) });
         }
         let demand = lock(&self.0.early_demand).remove(&key);
         if let Some(queued) = demand {
@@ -308,7 +311,7 @@ impl Autoscaler {
     }
 
     /// Runs a decision and hands its outcome on, in order.
-    fn apply(&self, slot: &Slot, decide: impl FnOnce(&mut Entry) -> entry::Outcome) {
+    fn apply(&self, slot: &Slot, decide: impl FnOnce(&mut Entry) -> Outcome) {
         let _order = lock(&slot.order);
         let mut entry = slot.lock();
         let outcome = decide(&mut entry);

@@ -129,7 +129,13 @@ impl Entry {
         entry.read(pa, config);
         if !initialized && matches!(activity, Activity::Activating(_)) {
             // A new revision proves itself even without traffic.
-            entry.want = Some(entry.limits.clamp(entry.limits.initial.max(entry.limits.floor())));
+            let first = entry.limits.clamp(entry.limits.initial.max(entry.limits.floor()));
+            entry.want = Some(first);
+            if first == 0 {
+                // With an initial scale of zero there is nothing to prove: it is complete, asleep.
+                entry.limits.initialized = true;
+                entry.activity = Activity::Inactive { since: now, timed_out: false };
+            }
         }
         entry
     }

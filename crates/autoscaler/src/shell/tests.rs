@@ -104,6 +104,18 @@ fn sleeping() -> serde_json::Value {
 }
 
 #[test]
+fn an_initial_scale_of_zero_is_complete_asleep_and_wakes_on_demand() {
+    let mut fixture = Fixture::new();
+    fixture.learn(json!({"autoscaling.knative.dev/initial-scale": "0"}), 0, json!(null));
+    assert_eq!(fixture.status(SCALE_TARGET_INITIALIZED).0, "true");
+    assert_eq!(fixture.status(ACTIVE).1, "NoTraffic");
+    fixture.pass(10);
+    assert!(fixture.calls().is_empty() && fixture.asleep());
+    fixture.demand(1);
+    assert_eq!(fixture.calls(), [1]);
+}
+
+#[test]
 fn a_new_revision_is_started_without_traffic_and_falls_asleep() {
     let mut fixture = Fixture::new();
     fixture.learn(json!({}), 0, json!(null));

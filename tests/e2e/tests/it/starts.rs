@@ -188,14 +188,18 @@ fn a_full_disk_is_told_and_nothing_acknowledged_is_lost() -> Outcome {
     // The store may have some room of its own left in its files; it ends soon.
     let blob = "x".repeat(200 * 1024);
     let mut acknowledged = Vec::new();
+    let mut session = platform.api()?.connect()?;
     let said = until("the full disk is told", Duration::from_secs(60), || {
         let name = format!("fills-{}", acknowledged.len());
-        let said = platform.kubectl(&["create", "configmap", &name, &format!("--from-literal=x={blob}")])?;
-        if said.status.success() {
+        let object = serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { "x": blob },
+        });
+        let answer = session.request("POST", "/api/v1/namespaces/default/configmaps", Some(&object))?;
+        if answer.status == 201 {
             acknowledged.push(name);
             return Ok(None);
         }
-        Ok(Some(format!("{}{}", said.out, said.err)))
+        Ok(Some(format!("{} {}", answer.status, answer.text())))
     })?;
     ensure!(
         ["full", "space", "disk"].iter().any(|word| said.to_lowercase().contains(word)),
