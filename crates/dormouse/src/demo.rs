@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 20;
 
 /// Runs the demo and removes everything it made, also after a failure.
-pub async fn run(args: &Demo, executable: PathBuf) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Demo, executable: PathBuf) -> anyhow::Result<()> {
     let home = std::env::temp_dir().join(format!("dormouse-demo-{}", std::process::id()));
     std::fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
     let outcome = tokio::select! {

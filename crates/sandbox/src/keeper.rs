@@ -315,9 +315,13 @@ impl Keeper {
         if !client.send_with(&Message::Reply { number, reply: Ok(Reply::Listening) }, socket.as_fd()) {
             self.client = None;
         }
-        if address.port() == 0 {
-            // "Any port" means another one each time, so nothing can ask for this one again.
-            self.sockets.remove(&address);
+        if address.port() == 0
+            && let Some(socket) = self.sockets.remove(&address)
+            && let Some(chosen) = rustix::net::getsockname(&socket).ok().and_then(|name| name.try_into().ok())
+        {
+            // "Any port" means another one each time; this one is kept under the port it was given, so that whoever
+            // remembers it finds it again.
+            self.sockets.insert(chosen, socket);
         }
     }
 
