@@ -173,7 +173,6 @@ impl Parts {
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
-#[expect(clippy::too_many_lines, reason = "a list of steps in the order in which they must happen")]
 async fn start_with(
     options: &Up,
     data_dir: &Path,

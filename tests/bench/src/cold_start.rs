@@ -46,9 +46,10 @@ fn measure(
     bundle: &Bundle,
     idle: Duration,
 ) -> Result<(Figures, Figures)> {
-    let mut session = platform.api()?.connect()?;
     let (mut ours, mut runc) = (Vec::new(), Vec::new());
     for (block, names) in fleet.names.chunks(BLOCK).enumerate() {
+        // The API closes connections that idle, as they do while the peer has its turn.
+        let mut session = platform.api()?.connect()?;
         for name in names {
             fleet::prove_zero(platform, &mut session, name)?;
             std::thread::sleep(idle);

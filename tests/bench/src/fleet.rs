@@ -76,11 +76,11 @@ impl Fleet {
 
     /// Waits until no instance of any of them exists: neither a process nor a Pod.
     pub(crate) fn asleep(&self, platform: &Platform) -> Result<()> {
-        let mut session = platform.api()?.connect()?;
+        let api = platform.api()?;
         until("all services sleep", ASLEEP, || {
             let instances = platform.instances()?;
             ensure!(instances.is_empty(), "{} instances", instances.len());
-            let pods = session.get("/api/v1/namespaces/default/pods")?;
+            let pods = api.get("/api/v1/namespaces/default/pods")?;
             let pods = pods.pointer("/items").and_then(Value::as_array).map_or(0, Vec::len);
             ensure!(pods == 0, "{pods} Pods");
             Ok(Some(()))
