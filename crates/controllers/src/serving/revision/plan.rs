@@ -119,10 +119,12 @@ fn from_deployment(status: &mut RevisionStatus, deployment: &Deployment, pod: Op
             Some((reason, message)) => conditions.mark_false(RESOURCES_AVAILABLE, &reason, &message),
             None => {
                 let message = late.message.as_deref().unwrap_or("Initial scale was never achieved");
-                let message = match unanswered_port(deployment, pod) {
-                    Some(port) => format!(
-                        "{message} The container runs, but nothing answers its readiness probe on port {port}."
-                    ),
+                // A container that ended has told why; of one that runs only its silence is known.
+                let ended = conditions.get(CONTAINER_HEALTHY).is_some_and(|condition| condition.is_false());
+                let message = match expected_port(deployment).filter(|_| !ended) {
+                    Some(port) => {
+                        format!("{message} Nothing answered the container's readiness probe on port {port}.")
+                    }
                     None => message.to_owned(),
                 };
                 conditions.mark_false(RESOURCES_AVAILABLE, "ProgressDeadlineExceeded", &message);
@@ -138,14 +140,10 @@ fn from_deployment(status: &mut RevisionStatus, deployment: &Deployment, pod: Op
     }
 }
 
-/// The port that a running container was expected to listen on.
-fn unanswered_port(deployment: &Deployment, pod: Option<&Pod>) -> Option<i32> {
-    let statuses = pod?.status.as_ref()?.container_statuses.as_ref()?;
-    let runs = |status: &k8s_openapi::api::core::v1::ContainerStatus| {
-        !status.ready && status.state.as_ref().is_some_and(|state| state.running.is_some())
-    };
+/// The port that a container was expected to listen on.
+fn expected_port(deployment: &Deployment) -> Option<i32> {
     let container = deployment.spec.as_ref()?.template.spec.as_ref()?.containers.first()?;
-    statuses.iter().any(runs).then_some(container.ports.as_ref()?.first()?.container_port)
+    Some(container.ports.as_ref()?.first()?.container_port)
 }
 
 fn from_autoscaler(
