@@ -1,0 +1,5 @@
+//! A command, not a function: it exports `wasi:cli/run` and answers no HTTP.
+
+fn main() {
+    println!("nobody asked");
+}
