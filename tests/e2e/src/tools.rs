@@ -42,9 +42,10 @@ fn build_dormouse() -> Result<PathBuf> {
             .context("run cargo")?;
         ensure!(status.success(), "cargo build --bin dormouse: {status}");
     }
-    let binary = profile.join("dormouse");
-    ensure!(binary.exists(), "{} does not exist; `cargo xtask bench` builds it", binary.display());
-    Ok(binary)
+    // Where `build.build-dir` is set, tests lie there and finished programs in `target`.
+    let named = root().join("target").join(profile.file_name().unwrap_or_default());
+    let binary = [profile, &named].map(|dir| dir.join("dormouse")).into_iter().find(|binary| binary.exists());
+    binary.with_context(|| format!("{} has no dormouse; `cargo xtask bench` builds it", named.display()))
 }
 
 /// `examples/hello` as a static binary.
