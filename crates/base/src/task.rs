@@ -15,21 +15,25 @@ pub struct Tasks {
     tracker: TaskTracker,
     shutdown: Shutdown,
     failed: std::sync::Arc<std::sync::Mutex<Option<String>>>,
+    /// Where [`Tasks::spawn`] runs: the runtime that the group was made in, whichever thread asks.
+    home: Option<tokio::runtime::Handle>,
 }
 
 impl Tasks {
     /// An empty group that stops everything through `shutdown` when one of its tasks panics.
     pub fn new(shutdown: Shutdown) -> Self {
-        Self { tracker: TaskTracker::new(), shutdown, failed: Default::default() }
+        let home = tokio::runtime::Handle::try_current().ok();
+        Self { tracker: TaskTracker::new(), shutdown, failed: Default::default(), home }
     }
 
-    /// Spawns `future`; a panic is logged, remembered and triggers the group's shutdown.
+    /// Spawns `future` in the runtime that the group was made in (made outside of any, in the caller's); a panic is
+    /// logged, remembered and triggers the group's shutdown.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();
         let failed = self.failed.clone();
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns; the tracker owns the task")]
-        let inner = tokio::spawn(future);
-        self.tracker.spawn(async move {
+        let home = self.home.clone().unwrap_or_else(tokio::runtime::Handle::current);
+        let inner = home.spawn(future);
+        let guarded = async move {
             if let Err(error) = inner.await
                 && error.is_panic()
             {
@@ -39,10 +43,12 @@ impl Tasks {
                 }
                 shutdown.trigger();
             }
-        });
+        };
+        self.tracker.spawn_on(guarded, &home);
     }
 
-    /// Spawns work that is bounded by one request or connection: a panic is logged and ends only that work.
+    /// Spawns work that is bounded by one request or connection, in the caller's runtime, which its sockets belong to:
+    /// a panic is logged and ends only that work.
     pub fn spawn_connection(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns; the tracker owns the task")]
         let inner = tokio::spawn(self.tracker.track_future(future));

@@ -209,7 +209,7 @@ async fn start_with(
     )
     .context("open the image store")?;
 
-    let gateway = Gateway::new(GatewayConfig::default(), front.clone());
+    let gateway = Gateway::new(GatewayConfig::default(), front.clone()).context("start the gateway")?;
     let scale = Arc::new(wire::NodeScale::default());
     let loads = Arc::new(wire::GatewayLoads(gateway.clone()));
     let autoscaler = Autoscaler::start(control.clone(), scale.clone(), loads, back);
@@ -253,7 +253,7 @@ async fn start_with(
     for (listener, visibility) in
         [(listeners.gateway, Visibility::External), (listeners.internal_gateway, Visibility::ClusterLocal)]
     {
-        gateway.serve(tokio_listener(listener)?, visibility, front);
+        gateway.serve(&listener, visibility, front).context("serve the gateway")?;
     }
     state.write(data_dir)?;
     ready.store(true, Ordering::Release);

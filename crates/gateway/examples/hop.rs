@@ -16,10 +16,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listen: SocketAddr = arguments.next().ok_or(usage)?.parse()?;
     let upstream: SocketAddr = arguments.next().ok_or(usage)?.parse()?;
     let threads: usize = arguments.next().map_or(Ok(2), |text| text.parse())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let tasks = Tasks::new(Shutdown::new());
-        let gateway = Gateway::new(GatewayConfig::default(), tasks.clone());
+        let gateway = Gateway::new(GatewayConfig { threads, ..GatewayConfig::default() }, tasks.clone())?;
         let hosts = [listen.ip().to_string(), "localhost".to_owned(), "hop.default.localhost".to_owned()];
         let ingress = serde_json::from_value(serde_json::json!({
             "metadata": {"namespace": "default", "name": "hop"},
@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let revision = RevisionKey::new("default", "hop-00001");
         gateway.set_policy(&revision, RevisionPolicy { container_concurrency: 1000, ..Default::default() });
         gateway.set_endpoints(&revision, vec![("upstream".to_owned(), upstream)]);
-        let listener = tokio::net::TcpListener::bind(listen).await?;
-        gateway.serve(listener, Visibility::External, &tasks);
+        let listener = std::net::TcpListener::bind(listen)?;
+        gateway.serve(&listener, Visibility::External, &tasks)?;
         tokio::signal::ctrl_c().await?;
         tasks.shutdown().trigger();
         Ok(())

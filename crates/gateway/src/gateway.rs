@@ -15,6 +15,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::revision::{Revision, RevisionPolicy};
 use crate::route::RouteTable;
+use crate::worker::Workers;
 
 /// Wakes a revision: implemented by the autoscaler.
 pub trait Activate: Send + Sync {
@@ -35,6 +36,8 @@ pub struct GatewayConfig {
     pub max_body: u64,
     /// Longest time to receive a request's head, and longest silence between two requests of a connection.
     pub head_timeout: Duration,
+    /// Threads that serve, at most 32; 0 = one per core.
+    pub threads: usize,
 }
 
 impl Default for GatewayConfig {
@@ -45,6 +48,7 @@ impl Default for GatewayConfig {
             max_head: 64 * 1024,
             max_body: 0,
             head_timeout: Duration::from_secs(60),
+            threads: 0,
         }
     }
 }
@@ -57,6 +61,7 @@ pub(crate) struct Shared {
     activate: OnceLock<Arc<dyn Activate>>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,
+    pub(crate) workers: Workers,
 }
 
 /// The gateway. Clones share it.
@@ -70,9 +75,13 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// A gateway without routes. `tasks` owns its background work and upstream connections.
-    pub fn new(config: GatewayConfig, tasks: Tasks) -> Self {
+    /// A gateway without routes, with its threads. `tasks` owns its background work and upstream connections.
+    ///
+    /// # Errors
+    /// The system has no thread or no descriptors left.
+    pub fn new(config: GatewayConfig, tasks: Tasks) -> std::io::Result<Self> {
         let gateway = Self(Arc::new(Shared {
+            workers: Workers::start(config.threads)?,
             config,
             routes: ArcSwap::default(),
             revisions: RwLock::default(),
@@ -93,7 +102,7 @@ impl Gateway {
                 shared.sweep();
             }
         });
-        gateway
+        Ok(gateway)
     }
 
     /// Who is told when a request is held. Only the first call counts.

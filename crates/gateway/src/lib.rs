@@ -1,6 +1,6 @@
 //! Listeners, route table, activation, concurrency gate, balancing, proxying.
 //!
-//! Reading order: `server` (listen) → `proxy` (one request) → [`route`] (which revision) → `revision` and `gate` (which
+//! Reading order: `worker` (threads) → `server` (listen) → `proxy` (one request) → [`route`] (which revision) → `revision` and `gate` (which
 //! instance, or hold) → `pool` (which connection) → `body` (the response's way back). [`Gateway`] is the handle that
 //! the node, the autoscaler and [`routes`] use. It knows nothing of containers and never writes to the API, except
 //! that [`routes`] acknowledges what it serves. Test alone: `cargo test -p dormouse-gateway`.
@@ -17,6 +17,7 @@ mod revision;
 pub mod route;
 pub mod routes;
 mod server;
+mod worker;
 
 pub use body::{Body, BodyError};
 pub use gateway::{Activate, Gateway, GatewayConfig};

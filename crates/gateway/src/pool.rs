@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use crate::body::RequestBody;
+use crate::worker;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_BOUND: usize = 1024;
@@ -71,11 +72,18 @@ struct Shared {
     streams: Arc<AtomicUsize>,
 }
 
+/// The connections of one worker to one instance. A connection belongs to the runtime that opened it, so each worker
+/// has its own; the locks are there for the sweep, and free otherwise.
+#[derive(Default)]
+struct Shard {
+    idle: Mutex<Vec<(Http1, Instant)>>,
+    shared: Mutex<Vec<Shared>>,
+}
+
 /// Idle and shared connections of one instance.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: Mutex<Vec<(Http1, Instant)>>,
-    shared: Mutex<Vec<Shared>>,
+    shards: [OnceLock<Box<Shard>>; worker::MAX],
 }
 
 impl std::fmt::Debug for Pool {
@@ -85,10 +93,16 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
+    /// The calling worker's part.
+    fn shard(&self) -> Option<&Shard> {
+        self.shards.get(worker::index()).map(|shard| &**shard.get_or_init(Box::default))
+    }
+
     /// The most recently used idle connection that is still open.
     pub(crate) fn take(&self) -> Option<Http1> {
+        let shard = self.shard()?;
         loop {
-            let (mut connection, _) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let (mut connection, _) = lock(&shard.idle).pop()?;
             if connection.is_reusable() {
                 return Some(connection);
             }
@@ -97,8 +111,10 @@ impl Pool {
 
     /// Keeps a connection whose exchange is over, if it can be used again.
     pub(crate) fn give(&self, mut connection: Http1, now: Instant) {
-        if connection.is_reusable() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shard) = self.shard()
+            && connection.is_reusable()
+        {
+            let mut idle = lock(&shard.idle);
             if idle.len() < IDLE_BOUND {
                 idle.push((connection, now));
             }
@@ -107,19 +123,20 @@ impl Pool {
 
     /// Closes what is idle and, for shared connections, stops new streams.
     pub(crate) fn clear(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for shard in self.shards.iter().filter_map(OnceLock::get) {
+            lock(&shard.idle).clear();
+            lock(&shard.shared).clear();
+        }
     }
 
     /// Closes connections that nobody used for a while or that the instance has closed.
     pub(crate) fn sweep(&self, now: Instant) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain_mut(|(connection, since)| {
-            now.saturating_duration_since(*since) < IDLE_TIME && connection.is_reusable()
-        });
-        drop(idle);
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.retain(|connection| !connection.sender.is_closed());
+        for shard in self.shards.iter().filter_map(OnceLock::get) {
+            lock(&shard.idle).retain_mut(|(connection, since)| {
+                now.saturating_duration_since(*since) < IDLE_TIME && connection.is_reusable()
+            });
+            lock(&shard.shared).retain(|connection| !connection.sender.is_closed());
+        }
     }
 
     /// A stream's place on an HTTP/2 connection, opening one if all are busy.
@@ -140,20 +157,23 @@ impl Pool {
             }
         });
         let streams = Arc::new(AtomicUsize::new(1));
-        self.shared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Shared { sender: sender.clone(), streams: streams.clone() });
+        if let Some(shard) = self.shard() {
+            lock(&shard.shared).push(Shared { sender: sender.clone(), streams: streams.clone() });
+        }
         Ok(Http2 { sender, streams })
     }
 
     fn shared_stream(&self) -> Option<Http2> {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&self.shard()?.shared);
         shared.retain(|connection| !connection.sender.is_closed());
         let free = shared.iter().find(|connection| connection.streams.load(Ordering::Acquire) < STREAMS)?;
         free.streams.fetch_add(1, Ordering::AcqRel);
         Some(Http2 { sender: free.sender.clone(), streams: free.streams.clone() })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A new HTTP/1 connection.

@@ -58,7 +58,7 @@ pub(crate) fn ingress(spec: serde_json::Value) -> Arc<dormouse_api::networking::
 impl Bench {
     pub(crate) async fn with(config: GatewayConfig, policy: RevisionPolicy) -> Self {
         let tasks = Tasks::new(Shutdown::new());
-        let gateway = Gateway::new(config, tasks.clone());
+        let gateway = Gateway::new(config, tasks.clone()).unwrap();
         let key = RevisionKey::new("default", "h-00001");
         gateway.set_policy(&key, policy);
         gateway.swap_routes(compile(&[ingress(serde_json::json!({"rules": [
@@ -68,12 +68,12 @@ impl Bench {
             {"hosts": ["h.default.svc"], "visibility": "ClusterLocal", "http": {"paths": [{
                 "rewriteHost": "rewritten.example.com", "splits": [{"serviceName": "h-00001", "percent": 100}]}]}}
         ]}))]));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        gateway.serve(listener, Visibility::External, &tasks);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        gateway.serve(&listener, Visibility::External, &tasks).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let internal = listener.local_addr().unwrap();
-        gateway.serve(listener, Visibility::ClusterLocal, &tasks);
+        gateway.serve(&listener, Visibility::ClusterLocal, &tasks).unwrap();
         Self { gateway, tasks, key, address, internal }
     }
 
