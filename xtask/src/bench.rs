@@ -10,7 +10,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some("cold-start") => tools::FOR_COLD_START,
         Some("hop") => tools::FOR_HOP,
         Some("services" | "wake") => &[],
-        _ => bail!("which one? cold-start, wake, hop, services"),
+        Some("wasm") => {
+            tools::wasm::for_benchmark()?;
+            tools::FOR_WASM
+        }
+        _ => bail!("which one? cold-start, wake, hop, services, wasm"),
     };
     tools::install(tools::FOR_PLATFORM)?;
     tools::install(peers)?;

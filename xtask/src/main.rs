@@ -22,6 +22,7 @@ cargo xtask VERB
   bench wake         200 sleeping services woken at once
   bench hop          CPU per proxied request, beside nginx and HAProxy
   bench services     1,000 services at zero: time to Ready, memory, boot, idle
+  bench wasm         components: cold requests and steady load, beside `wasmtime serve`
 ";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]

@@ -1,5 +1,7 @@
 //! The programs that tests and benchmarks use, installed by name when they are missing and we may.
 
+pub(crate) mod wasm;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +38,9 @@ pub(crate) const FOR_COLD_START: &[Tool] = &[tool("runc", "runc")];
 /// The peers of a hop, and the load generator.
 pub(crate) const FOR_HOP: &[Tool] =
     &[tool("nginx", "nginx-light"), tool("haproxy", "haproxy"), tool("wrk", "wrk")];
+
+/// The load generator of components; their other tools are in [`wasm`].
+pub(crate) const FOR_WASM: &[Tool] = &[tool("wrk", "wrk")];
 
 /// Debian's trusted folders: a package's program is in one of them, whatever PATH says.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

@@ -71,6 +71,16 @@ pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Prefix of every scaling annotation.
 pub const AUTOSCALING_PREFIX: &str = "autoscaling.knative.dev/";
+/// Hosts that a WebAssembly component may call, separated by commas: `name`, `*.name` or `*`, each with an optional `:port`.
+pub const WASM_ALLOWED_HOSTS: &str = "wasm.dormouse.dev/allowed-hosts";
+/// How many requests an instance of a WebAssembly component serves, one after the other; 1 unless told otherwise.
+pub const WASM_REQUESTS_PER_INSTANCE: &str = "wasm.dormouse.dev/requests-per-instance";
+/// Reason of a component that needs what the platform does not have.
+pub const WASM_IMPORT_NOT_GRANTED: &str = "ImportNotGranted";
+/// Reason of a component that is none, is damaged, or does not answer HTTP.
+pub const WASM_INVALID_COMPONENT: &str = "InvalidComponent";
+/// Reason of an annotation that grants nothing that could be granted.
+pub const WASM_INVALID_GRANT: &str = "InvalidGrant";
 /// HTTP/1 full duplex for a Revision.
 pub const FULL_DUPLEX: &str = "features.knative.dev/http-full-duplex";
 

@@ -154,9 +154,9 @@ pub enum ImageVerb {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Make an image from a static binary or a directory.
+    /// Make an image from a static binary, a directory or a WebAssembly component.
     Build {
-        /// The binary or the directory that becomes `/`.
+        /// The binary, the directory that becomes `/`, or the component (`*.wasm`).
         path: PathBuf,
         /// The name to give it.
         #[arg(long)]

@@ -1,7 +1,8 @@
 //! `dormouse image …`: the content store from the command line.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,6 +48,15 @@ pub async fn run(args: &Image, out: &mut dyn Write) -> anyhow::Result<()> {
         }
         ImageVerb::Build { path, name, entrypoint, env, user } => {
             Reference::parse(name)?;
+            if is_component(path) {
+                if !entrypoint.is_empty() || !env.is_empty() || user.is_some() {
+                    bail!(
+                        "a WebAssembly component has no entry point, environment or user of its own: give them to the service"
+                    );
+                }
+                writeln!(out, "{}", images.build_component(path, name).await?)?;
+                return Ok(());
+            }
             let input = if path.is_dir() {
                 if entrypoint.is_empty() {
                     bail!("--entrypoint is needed: {} is a directory", path.display());
@@ -66,6 +76,13 @@ pub async fn run(args: &Image, out: &mut dyn Write) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether it begins as WebAssembly does.
+fn is_component(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"\0asm"
 }
 
 /// Opens the store of the platform on `data_dir`, running or not.

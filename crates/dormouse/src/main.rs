@@ -4,6 +4,7 @@
 //! implement) → [`admin`] → [`down`] → [`demo`].
 
 mod admin;
+mod components;
 mod demo;
 mod down;
 mod up;

@@ -30,6 +30,7 @@ use dormouse_node::Node;
 use dormouse_sandbox::Keeper;
 use dormouse_store::Store;
 
+use crate::components::{Connector, Engine};
 use crate::{admin, wire};
 
 /// The suffix of public hosts: names that need no DNS (RFC 6761).
@@ -214,12 +215,15 @@ async fn start_with(
     let loads = Arc::new(wire::GatewayLoads(gateway.clone()));
     let autoscaler = Autoscaler::start(control.clone(), scale.clone(), loads, back);
     gateway.set_activate(Arc::new(wire::Demand(autoscaler.clone())));
+    let (internal, public) = (listeners.internal_gateway.local_addr()?, listeners.gateway.local_addr()?);
+    let connector = Connector::new(internal, public, DOMAIN);
     let node = Node::start(
         node_config,
         keeper.clone(),
         events,
         running,
         images.clone(),
+        Arc::new(Engine::new(data_dir.join("wasm"), connector, back.clone())),
         control.clone(),
         Arc::new(wire::ReadyInstances { gateway: gateway.clone(), autoscaler }),
         Arc::new(wire::Busy(gateway.clone())),

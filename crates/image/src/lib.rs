@@ -26,6 +26,7 @@ pub use auth::Auth;
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use images::build::{BuildInput, BuildOptions};
+pub use images::component::Component;
 pub use images::prepare::{ImageConfig, Prepared};
 pub use images::{Config, Images, Limits, Listed};
 pub use progress::{Event, Progress, Silent};

@@ -298,7 +298,12 @@ impl Index {
             [only] if only.platform.is_none() => Some(only),
             _ => None,
         };
-        self.manifests.iter().find(fits).or(only).ok_or_else(|| Error::Platform {
+        // WebAssembly runs on every machine.
+        let portable = |found: &&Descriptor| {
+            found.platform.as_ref().is_some_and(|platform| platform.architecture == "wasm")
+        };
+        let chosen = self.manifests.iter().find(fits).or_else(|| self.manifests.iter().find(portable));
+        chosen.or(only).ok_or_else(|| Error::Platform {
             subject: subject.to_owned(),
             wanted: format!("linux/{wanted}"),
             available: self

@@ -5,10 +5,13 @@
 //! publishes the endpoint the moment it answers. All that is told to the API (Pods, Deployment status, events) follows
 //! behind.
 //!
+//! A WebAssembly component needs none of these: it is compiled ahead, and an instance is a listener in this process.
+//!
 //! Reading order: [`Config`] → `network` and `pool` (what is made ahead) → `template` (Deployment → plan) → `probe` →
-//! `instance` (the life-cycle, pure) → `manager` (desired and actual) → `workload` (watching) → `tell` (writing) →
+//! [`Components`] → `instance` (the life-cycle, pure) → `manager` (desired and actual) → `workload` (watching) → `tell` (writing) →
 //! `logs` → [`doctor`]. It never sees the store, a reconciler or a route. Test alone, as root: `cargo test -p dormouse-node`.
 
+mod component;
 mod config;
 mod doctor;
 mod error;
@@ -38,6 +41,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
+pub use component::{
+    ComponentDirectory, ComponentError, ComponentLog, ComponentPlan, ComponentSource, Components, Serving,
+};
 pub use config::Config;
 pub use doctor::{Check, doctor};
 pub use error::{Error, Result};
@@ -117,6 +123,7 @@ impl Node {
         events: mpsc::Receiver<KeeperEvent>,
         running: Vec<Running>,
         images: Images,
+        components: Arc<dyn Components>,
         client: kube::Client,
         endpoints: Arc<dyn Endpoints>,
         in_flight: Arc<dyn InFlight>,
@@ -147,10 +154,12 @@ impl Node {
             networks,
             slots,
             launcher: Arc::new(keeper.clone()),
+            components: components.clone(),
             endpoints,
             in_flight,
             inbox: inbox.clone(),
             logs,
+            work: config.data_dir.join("work"),
             tasks: tasks.clone(),
         });
         for (running, label) in found {
@@ -163,7 +172,8 @@ impl Node {
             }
         }
         let teller = Arc::new(Teller::new(client.clone(), manager.clone(), inbox, config.node_name.clone()));
-        let preparer = Preparer::new(client, Arc::new(images), manager.clone(), &config, tasks.clone());
+        let images = Arc::new(images);
+        let preparer = Preparer::new(client, images, components, manager.clone(), &config, tasks.clone());
         let node = Self { inner: Arc::new(Inner { config, manager, keeper, teller }) };
         node.spawn(preparer, events, &tasks);
         Ok(node)
@@ -259,10 +269,14 @@ impl Node {
         self.inner.manager.cells().len()
     }
 
-    /// Process ids of the instances that run, with their pods' names.
+    /// Process ids of the instances that run, with their pods' names; components run in this one.
     pub fn processes(&self) -> Vec<(String, u32)> {
         let cells = self.inner.manager.cells();
-        let pid = |cell: &Arc<manager::cell::Cell>| cell.facts().pid.map(|pid| (cell.pod.clone(), pid));
+        let pid = |cell: &Arc<manager::cell::Cell>| {
+            let facts = cell.facts();
+            let ours = facts.sandbox.is_some().then(std::process::id);
+            facts.pid.or(ours).map(|pid| (cell.pod.clone(), pid))
+        };
         cells.iter().filter_map(pid).collect()
     }
 
@@ -289,7 +303,8 @@ impl Node {
         let mut report = Report::default();
         if keep_instances {
             manager.freeze();
-            report.kept = manager.cells().len();
+            // Components end with this process.
+            report.kept = manager.cells().iter().filter(|cell| cell.facts().pid.is_some()).count();
         } else {
             report.cut = manager.stop_all(STOP_PATIENCE).await;
         }

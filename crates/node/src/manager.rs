@@ -5,6 +5,7 @@
 //! of endpoints is called with only `publishing` held, and `scale` never takes that.
 
 pub(crate) mod cell;
+mod component;
 mod deaf;
 mod run;
 
@@ -20,6 +21,7 @@ use dormouse_base::clock;
 use dormouse_base::task::Tasks;
 use tokio::sync::{Notify, watch};
 
+use crate::component::Components;
 use crate::instance::Exit;
 use crate::launcher::Launcher;
 use crate::network::{Network, Networks};
@@ -130,10 +132,13 @@ pub(crate) struct Parts {
     pub(crate) networks: Networks,
     pub(crate) slots: Slots,
     pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) components: Arc<dyn Components>,
     pub(crate) endpoints: Arc<dyn Endpoints>,
     pub(crate) in_flight: Arc<dyn InFlight>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) logs: PathBuf,
+    /// Where instances have directories of their own; what no instance owns is removed at the start.
+    pub(crate) work: PathBuf,
     pub(crate) tasks: Tasks,
 }
 
@@ -168,6 +173,14 @@ impl Manager {
 
     pub(crate) fn launcher(&self) -> &dyn Launcher {
         self.inner.parts.launcher.as_ref()
+    }
+
+    pub(crate) fn components(&self) -> &dyn Components {
+        self.inner.parts.components.as_ref()
+    }
+
+    pub(crate) fn work_path(&self, id: &str) -> PathBuf {
+        self.inner.parts.work.join(id)
     }
 
     pub(crate) fn log_path(&self, sandbox: &str) -> PathBuf {

@@ -33,6 +33,8 @@ pub(crate) enum Check {
     Http { port: u16, path: String, headers: Vec<(String, String)> },
     /// A command exits with 0.
     Exec(Vec<String>),
+    /// Nothing: what runs is well.
+    Passed,
 }
 
 /// One probe with its thresholds.
@@ -60,6 +62,18 @@ impl Probe {
             success_threshold: 1,
             failure_threshold: 3,
         }
+    }
+
+    /// The same for a component, whose port is not the template's and which answers as soon as it is served: only a
+    /// question over HTTP can find something out.
+    pub(crate) fn on_component(&self, at: u16) -> Self {
+        let check = match &self.check {
+            Check::Http { path, headers, .. } => {
+                Check::Http { port: at, path: path.clone(), headers: headers.clone() }
+            }
+            Check::Tcp(_) | Check::Exec(_) | Check::Passed => Check::Passed,
+        };
+        Self { check, ..self.clone() }
     }
 
     /// Reads a container's probe; `port` stands for a port of 0 and names are looked up in `ports`.
@@ -147,6 +161,7 @@ impl Probe {
         id: &str,
     ) -> Result<(), String> {
         match &self.check {
+            Check::Passed => Ok(()),
             Check::Exec(command) => exec(launcher, id, command, self.timeout).await,
             Check::Tcp(port) => {
                 let to = SocketAddr::from((address, *port));
@@ -272,6 +287,14 @@ mod tests {
         assert_eq!(read(IntOrString::Int(0)), Ok(Check::Tcp(8080)));
         assert_eq!(read(IntOrString::String("user-port".into())), Ok(Check::Tcp(9000)));
         assert_eq!(read(IntOrString::String("x".into())), Err("no port is named \"x\"".into()));
+    }
+
+    #[test]
+    fn a_component_is_asked_over_http_only_and_where_it_is() {
+        assert_eq!(Probe::tcp(8080).on_component(4000).check, Check::Passed);
+        let check = Check::Http { port: 8080, path: "/ready".into(), headers: vec![] };
+        let moved = Probe { check, ..Probe::tcp(8080) }.on_component(4000).check;
+        assert_eq!(moved, Check::Http { port: 4000, path: "/ready".into(), headers: vec![] });
     }
 
     #[test]

@@ -290,7 +290,8 @@ impl Teller {
                 match api.create(&PostParams::default(), &pod).await {
                     Ok(made) => {
                         let uid = made.metadata.uid.unwrap_or_default();
-                        let written = made.status.is_some_and(|status| status.phase.is_some());
+                        // A server that takes no status with a new object still gives it a phase.
+                        let written = made.status.is_some_and(|status| status.container_statuses.is_some());
                         let status = if written { status.clone() } else { Value::Null };
                         Told { uid, status }
                     }

@@ -1,6 +1,7 @@
 //! Pod template + prepared image + referenced Secrets and ConfigMaps → a [`Skeleton`]: everything of a sandbox plan that
 //! can be known before the first request. Pure but for the lookup of user names in the image's `/etc/passwd`.
 
+mod component;
 mod expand;
 mod user;
 mod volumes;
@@ -16,6 +17,7 @@ use k8s_openapi::api::core::v1 as core;
 
 use crate::probe::Probe;
 
+pub(crate) use component::Component;
 #[cfg(test)]
 pub(crate) use volumes::VolumeFile;
 pub(crate) use volumes::Volumes;
@@ -38,6 +40,8 @@ pub(crate) struct ImageFacts {
     pub(crate) layers: Vec<PathBuf>,
     /// `sha256:…`.
     pub(crate) digest: String,
+    /// It is a WebAssembly component: its content's digest, and where that is. Everything else but `digest` is empty.
+    pub(crate) component: Option<(String, PathBuf)>,
 }
 
 /// The objects that a pod refers to; `None` for one that does not exist.
@@ -105,6 +109,8 @@ pub(crate) struct Skeleton {
     pub(crate) limits: Limits,
     /// Whether a container that exits is started again (`Always`), only after a failure, or never.
     pub(crate) restart: Restart,
+    /// What only a WebAssembly component has; what only a container has is then empty.
+    pub(crate) component: Option<Component>,
     lowers: Vec<PathBuf>,
     image_env: Vec<(String, String)>,
     env: Vec<(String, Value)>,
@@ -220,7 +226,11 @@ pub(crate) fn skeleton(
     let pod_context = pod.security_context.clone().unwrap_or_default();
     let user = user::resolve(&image.user, &image.layers, &context, &pod_context)?;
     let home = user::home(user.uid, &image.layers);
-    let (program, expand_from, expand_to) = program(container, image)?;
+    let component = component::read(container, annotations, image)?;
+    let (program, expand_from, expand_to) = match component {
+        Some(_) => component::program(container),
+        None => program(container, image)?,
+    };
     let volumes = volumes::plan(pod, container, meta, annotations, referenced, around)?;
     let seccomp = context.seccomp_profile.as_ref().or(pod_context.seccomp_profile.as_ref());
     let unconfined = seccomp.is_some_and(|profile| profile.type_ == "Unconfined");
@@ -242,6 +252,7 @@ pub(crate) fn skeleton(
             Some("OnFailure") => Restart::OnFailure,
             _ => Restart::Always,
         },
+        component,
         lowers: image.layers.clone(),
         image_env: image
             .env
@@ -275,30 +286,15 @@ pub(crate) fn skeleton(
 impl Skeleton {
     /// The plan of one instance. Cheap: it runs while a request waits.
     pub(crate) fn plan(&self, identity: Identity<'_>) -> Plan {
-        let hostname: String = self.hostname.as_deref().unwrap_or(identity.pod).chars().take(63).collect();
-        let mut own: Vec<(&str, String)> = Vec::with_capacity(self.env.len());
-        for (name, value) in &self.env {
-            let value = match value {
-                Value::Text(text) => expand::expand(text, &own),
-                Value::PodName => identity.pod.to_owned(),
-                Value::PodUid => identity.uid.to_owned(),
-                Value::PodIp => identity.address.to_string(),
-                Value::HostIp => identity.gateway.to_string(),
-            };
-            own.retain(|(have, _)| have != name);
-            own.push((name, value));
-        }
+        let hostname = self.hostname(identity.pod);
+        let own = self.own_env(identity.pod, identity.uid, identity.address, identity.gateway);
         let mut env: BTreeMap<&str, &str> = BTreeMap::new();
         env.insert("PATH", DEFAULT_PATH);
         env.insert("HOME", &self.home);
         env.insert("HOSTNAME", &hostname);
         env.extend(self.image_env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         env.extend(own.iter().map(|(name, value)| (*name, value.as_str())));
-        let args = self.program.iter().enumerate().map(|(at, argument)| {
-            let ours = at >= self.expand_from && at < self.expand_to;
-            if ours { expand::expand(argument, &own) } else { argument.clone() }
-        });
-        let args = args.collect();
+        let args = self.arguments(&own);
         let env = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         let scratch = identity.work_dir.join("volumes");
         let mounts = self.mounts.iter().map(|mount| Mount {
@@ -336,6 +332,35 @@ impl Skeleton {
         plan.mounts = mounts;
         plan.files = files;
         plan
+    }
+
+    fn hostname(&self, pod: &str) -> String {
+        self.hostname.as_deref().unwrap_or(pod).chars().take(63).collect()
+    }
+
+    /// The environment that the pod template gives, later values over earlier ones.
+    fn own_env(&self, pod: &str, uid: &str, address: Ipv4Addr, gateway: Ipv4Addr) -> Vec<(&str, String)> {
+        let mut own: Vec<(&str, String)> = Vec::with_capacity(self.env.len());
+        for (name, value) in &self.env {
+            let value = match value {
+                Value::Text(text) => expand::expand(text, &own),
+                Value::PodName => pod.to_owned(),
+                Value::PodUid => uid.to_owned(),
+                Value::PodIp => address.to_string(),
+                Value::HostIp => gateway.to_string(),
+            };
+            own.retain(|(have, _)| have != name);
+            own.push((name, value));
+        }
+        own
+    }
+
+    fn arguments(&self, own: &[(&str, String)]) -> Vec<String> {
+        let argument = |(at, argument): (usize, &String)| {
+            let ours = at >= self.expand_from && at < self.expand_to;
+            if ours { expand::expand(argument, own) } else { argument.clone() }
+        };
+        self.program.iter().enumerate().map(argument).collect()
     }
 
     /// Directories to make in an instance's work directory, below `volumes`, before it starts.

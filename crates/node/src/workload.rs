@@ -1,4 +1,4 @@
-//! From Deployments to what the manager knows: watch, prepare ahead (pull, unpack, plan), watch for deleted pods.
+//! From Deployments to what the manager knows: watch, prepare ahead (pull, unpack or compile, plan), watch for deleted pods.
 //!
 //! One watcher for all Deployments and one for all Pods; a Deployment costs its pod template in memory and no task, once
 //! it is prepared. At most a few are prepared at the same time.
@@ -23,6 +23,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
 
+use crate::component::Components;
 use crate::manager::cell::Template;
 use crate::manager::{Manager, Preparation, Wanted, WorkKey, template_hash};
 use crate::tell::Teller;
@@ -69,6 +70,13 @@ impl ImageSource for Images {
         };
         async move {
             let digest = self.pull(reference, &auth, Arc::new(Silent)).await.map_err(failed)?;
+            if let Some(component) = self.component(digest).await.map_err(failed)? {
+                return Ok(ImageFacts {
+                    digest: component.digest.to_string(),
+                    component: Some((component.content.to_string(), component.path)),
+                    ..ImageFacts::default()
+                });
+            }
             let prepared = Images::prepare(self, digest).await.map_err(failed)?;
             Ok(ImageFacts {
                 entrypoint: prepared.config.entrypoint,
@@ -78,6 +86,7 @@ impl ImageSource for Images {
                 working_dir: prepared.config.working_dir,
                 layers: prepared.layers,
                 digest: prepared.digest.to_string(),
+                component: None,
             })
         }
         .boxed()
@@ -93,6 +102,7 @@ pub(crate) struct Preparer {
 struct Inner {
     client: kube::Client,
     images: Arc<dyn ImageSource>,
+    components: Arc<dyn Components>,
     manager: Manager,
     node_name: String,
     nameservers: Vec<String>,
@@ -107,6 +117,7 @@ impl Preparer {
     pub(crate) fn new(
         client: kube::Client,
         images: Arc<dyn ImageSource>,
+        components: Arc<dyn Components>,
         manager: Manager,
         config: &crate::Config,
         tasks: Tasks,
@@ -116,6 +127,7 @@ impl Preparer {
         let inner = Inner {
             client,
             images,
+            components,
             manager,
             node_name: config.node_name.clone(),
             nameservers,
@@ -199,9 +211,16 @@ impl Preparer {
             let (skeleton, volumes) =
                 template::skeleton(&spec, &labels, &annotations, &facts, &referenced, &around)?;
             write_volumes(&volumes).map_err(|error| format!("write the volumes: {error}"))?;
+            skeleton.check_directories()?;
             Ok(skeleton)
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string())).map_err(bad)
+        let skeleton = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()));
+        let skeleton = skeleton.map_err(bad)?;
+        if let Some(component) = &skeleton.component {
+            let prepared = self.inner.components.prepare(component.source.clone()).await;
+            prepared.map_err(|error| ImageFailure { reason: error.reason, message: error.message })?;
+        }
+        Ok(skeleton)
     }
 
     fn volume_dir(&self, key: &WorkKey) -> PathBuf {

@@ -30,6 +30,7 @@ pub use client::Keeper;
 pub use error::{Errno, Error};
 pub use keeper::keeper_main;
 pub use launch::prepare_work_dir;
+pub use log::{Log, Stream};
 pub use plan::{
     DEFAULT_PATH, ExecResult, KeeperEvent, Launched, LogPlan, Mount, MountSource, Plan, Rlimit, RlimitKind,
     Running, SeccompProfile, User,

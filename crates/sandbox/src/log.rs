@@ -13,13 +13,16 @@ const MAX_LINE: usize = 16 << 10;
 
 /// Which of the two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
+pub enum Stream {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
-/// Writer of one log.
-pub(crate) struct Log {
+/// Writer of one log. Blocking.
+#[derive(Debug)]
+pub struct Log {
     plan: LogPlan,
     file: Option<File>,
     size: u64,
@@ -30,7 +33,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(plan: LogPlan) -> Self {
+    /// A log that has no file before something is written.
+    pub fn new(plan: LogPlan) -> Self {
         Self { plan, file: None, size: 0, stdout: Vec::new(), stderr: Vec::new(), broken: false }
     }
 
@@ -45,7 +49,10 @@ impl Log {
     }
 
     /// Takes output as it comes.
-    pub(crate) fn feed(&mut self, stream: Stream, mut bytes: &[u8], now: SystemTime) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn feed(&mut self, stream: Stream, mut bytes: &[u8], now: SystemTime) -> io::Result<()> {
         let time = stamp(now);
         let mut out = Vec::with_capacity(bytes.len() + 64);
         while !bytes.is_empty() {
@@ -70,7 +77,10 @@ impl Log {
     }
 
     /// Writes what is left of unfinished lines.
-    pub(crate) fn finish(&mut self, now: SystemTime) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`Log::feed`].
+    pub fn finish(&mut self, now: SystemTime) -> io::Result<()> {
         let time = stamp(now);
         let mut out = Vec::new();
         for (stream, held) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {

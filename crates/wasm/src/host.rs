@@ -131,6 +131,14 @@ impl Host {
         }
     }
 
+    /// A component that is loaded, without looking at any file; `None` when it must be loaded first.
+    ///
+    /// # Errors
+    /// [`Error::Digest`].
+    pub fn find(&self, digest: &str) -> Result<Option<Component>> {
+        Ok(self.ready(&Digest::parse(digest)?))
+    }
+
     /// Removes what was compiled for a component. What runs goes on.
     ///
     /// # Errors

@@ -92,8 +92,8 @@ fn wasi(grants: &Grants) -> Result<WasiCtx> {
     let mut builder = WasiCtxBuilder::new();
     builder.envs(&grants.environment).args(&grants.arguments);
     if let Some(sink) = &grants.log {
-        builder.stdout(Output { sink: sink.clone(), stream: Stream::Stdout });
-        builder.stderr(Output { sink: sink.clone(), stream: Stream::Stderr });
+        builder.stdout(Output::new(sink.clone(), Stream::Stdout));
+        builder.stderr(Output::new(sink.clone(), Stream::Stderr));
     }
     for directory in &grants.directories {
         let permissions = if directory.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };

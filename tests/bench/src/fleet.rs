@@ -1,7 +1,7 @@
 //! Many services at zero: what cold starts and memory are measured on.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +30,11 @@ pub(crate) fn platform(options: Options) -> Result<Platform> {
 
 /// The manifest of one service at zero.
 pub(crate) fn manifest(name: &str) -> Value {
+    manifest_of(name, HELLO)
+}
+
+/// The manifest of one service of an image at zero.
+pub(crate) fn manifest_of(name: &str, image: &str) -> Value {
     json!({
         "apiVersion": "serving.knative.dev/v1", "kind": "Service",
         "metadata": { "name": name },
@@ -38,15 +43,19 @@ pub(crate) fn manifest(name: &str) -> Value {
                 "autoscaling.knative.dev/initial-scale": "0",
                 "autoscaling.knative.dev/window": "6s",
             }},
-            "spec": { "containers": [{ "image": HELLO }] },
+            "spec": { "containers": [{ "image": image }] },
         }},
     })
 }
 
 /// Creates an object in the collection of Knative Services.
 pub(crate) fn create(session: &mut Session, name: &str) -> Result<()> {
+    create_of(session, &manifest(name))
+}
+
+fn create_of(session: &mut Session, manifest: &Value) -> Result<()> {
     let path = service_path("");
-    session.send("POST", path.trim_end_matches('/'), &manifest(name)).map(drop)
+    session.send("POST", path.trim_end_matches('/'), manifest).map(drop)
 }
 
 /// Services that exist, are Ready, and sleep.
@@ -58,10 +67,15 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Creates them and waits until all are Ready.
     pub(crate) fn create(platform: &Platform, count: usize) -> Result<Fleet> {
-        let names: Vec<String> = (0..count).map(|index| format!("sleeper-{index}")).collect();
+        Self::of(platform, "sleeper", HELLO, count)
+    }
+
+    /// Likewise, of an image of the caller's.
+    pub(crate) fn of(platform: &Platform, prefix: &str, image: &str, count: usize) -> Result<Fleet> {
+        let names: Vec<String> = (0..count).map(|index| format!("{prefix}-{index}")).collect();
         let mut session = platform.api()?.connect()?;
         for name in &names {
-            create(&mut session, name)?;
+            create_of(&mut session, &manifest_of(name, image))?;
         }
         for name in &names {
             until(&format!("{name} is Ready"), Duration::from_secs(60), || {
@@ -80,6 +94,8 @@ impl Fleet {
         until("all services sleep", ASLEEP, || {
             let instances = platform.instances()?;
             ensure!(instances.is_empty(), "{} instances", instances.len());
+            let told = platform.told_instances()?;
+            ensure!(told.is_empty(), "{} instances", told.len());
             let pods = api.get("/api/v1/namespaces/default/pods")?;
             let pods = pods.pointer("/items").and_then(Value::as_array).map_or(0, Vec::len);
             ensure!(pods == 0, "{pods} Pods");
@@ -88,10 +104,14 @@ impl Fleet {
     }
 }
 
-/// Proof that a service has no instance: no process that carries its revision's name, no Pod.
+/// Proof that a service has no instance: no process that carries its revision's name, none that the platform itself
+/// knows, no Pod.
 pub(crate) fn prove_zero(platform: &Platform, session: &mut Session, name: &str) -> Result<()> {
     let instances = platform.instances_of(name)?;
     ensure!(instances.is_empty(), "{name} was to be at zero: {instances:?}");
+    let revision = format!("{name}-00001-");
+    let told = platform.told_instances()?.into_iter().find(|pod| pod.starts_with(&revision));
+    ensure!(told.is_none(), "{name} was to be at zero: {told:?}");
     let path =
         format!("/api/v1/namespaces/default/pods?labelSelector=serving.knative.dev%2Fservice%3D{name}");
     let pods = session.get(&path)?;
@@ -102,8 +122,13 @@ pub(crate) fn prove_zero(platform: &Platform, session: &mut Session, name: &str)
 
 /// One request on a fresh connection: from the first byte sent to the first byte received.
 pub(crate) fn first_byte(platform: &Platform, name: &str) -> Result<Duration> {
-    let request = Request::get(&platform.host(name), "/").encode();
-    let mut stream = TcpStream::connect(platform.state().gateway)?;
+    first_byte_from(platform.state().gateway, &platform.host(name))
+}
+
+/// Likewise, from whoever listens at an address.
+pub(crate) fn first_byte_from(address: SocketAddr, name: &str) -> Result<Duration> {
+    let request = Request::get(name, "/").encode();
+    let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let sent = clock::now();

@@ -188,25 +188,27 @@ fn measure(proxy: &Proxy, host: &str, connections: usize) -> Result<Sample> {
         // Our children are not in the way of a request: the keeper only starts instances.
         None => Cpu::alone(proxy.pid),
     };
-    load(proxy, host, connections, "1s")?;
+    load(proxy.name, proxy.address, host, connections, "1s")?;
     let before = cpu()?;
-    let (requests, rate) = load(proxy, host, connections, SECONDS)?;
+    let (requests, rate) = load(proxy.name, proxy.address, host, connections, SECONDS)?;
     let used = cpu()?.since(&before);
     Ok(Sample { cpu_us: used.as_secs_f64() * 1e6 / requests, rate })
 }
 
 /// Runs the load generator; gives the number of requests and their rate.
-fn load(proxy: &Proxy, host: &str, connections: usize, duration: &str) -> Result<(f64, f64)> {
+pub(crate) fn load(
+    name: &str,
+    address: SocketAddr,
+    host: &str,
+    connections: usize,
+    duration: &str,
+) -> Result<(f64, f64)> {
     let output = Command::new(tools::find("wrk")?)
         .args(["-t1", &format!("-c{connections}"), &format!("-d{duration}")])
-        .args(["-H", &format!("Host: {host}"), &format!("http://{}/", proxy.address)])
+        .args(["-H", &format!("Host: {host}"), &format!("http://{address}/")])
         .output()?;
     let text = Said::from(output).ok().context("wrk")?;
-    ensure!(
-        !text.contains("Non-2xx") && !text.contains("Socket errors"),
-        "{} failed requests:\n{text}",
-        proxy.name
-    );
+    ensure!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{name} failed requests:\n{text}");
     let number =
         |line: Option<&str>| line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
     let requests = number(text.lines().find(|line| line.contains(" requests in ")));

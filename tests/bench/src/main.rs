@@ -13,6 +13,7 @@ mod report;
 mod runc;
 mod services;
 mod wake;
+mod wasm;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn run() -> Result<Verdict> {
         Some("wake") => wake::run(),
         Some("hop") => hop::run(),
         Some("services") => services::run(),
-        _ => bail!("which one? cold-start, wake, hop, services"),
+        Some("wasm") => wasm::run(),
+        _ => bail!("which one? cold-start, wake, hop, services, wasm"),
     }
 }

@@ -301,6 +301,29 @@ impl Platform {
         Ok(())
     }
 
+    /// Puts a WebAssembly component into the platform's store.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn add_component(&self, name: &str, file: &Path) -> Result<()> {
+        let arguments = ["image", "build", "--name", name].map(OsStr::new);
+        self.dormouse(arguments.into_iter().chain([file.as_os_str()]))?
+            .ok()
+            .context("dormouse image build")?;
+        Ok(())
+    }
+
+    /// The names of the instances that the platform itself tells, components included.
+    ///
+    /// # Errors
+    /// When its status cannot be read.
+    pub fn told_instances(&self) -> Result<Vec<String>> {
+        let answer = http::send(self.state().admin, &Request::get("dormouse", "/statusz"))?;
+        let status: Value = serde_json::from_slice(&answer.body).context("statusz")?;
+        let instances = status.pointer("/instances").and_then(Value::as_object).context("instances")?;
+        Ok(instances.keys().cloned().collect())
+    }
+
     /// Runs `kubectl` against it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -84,6 +84,54 @@ fn build_hello() -> Result<PathBuf> {
     );
     std::fs::rename(&temporary, &target)?;
     Ok(target)
+}
+
+/// A crate of components, built for WebAssembly; answers the folder where they are.
+///
+/// # Errors
+/// When it does not build: the target `wasm32-wasip2` may be missing.
+pub fn components(manifest: &str) -> Result<PathBuf> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let manifest = root().join(manifest);
+    let folder = manifest.parent().and_then(Path::file_name).unwrap_or_default();
+    let target = self::folder().join("wasm").join(folder);
+    let output = Command::new(option_env!("CARGO").unwrap_or("cargo"))
+        .args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "--manifest-path"])
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        // What the outer build is told is not meant for components.
+        .envs([("RUSTFLAGS", ""), ("CARGO_BUILD_BUILD_DIR", &target.display().to_string())])
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .output()
+        .context("run cargo")?;
+    ensure!(
+        output.status.success(),
+        "{} cannot be built; `rustup target add wasm32-wasip2` may be missing:\n{}",
+        manifest.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(target.join("wasm32-wasip2/release"))
+}
+
+/// `examples/wasm` as a component.
+///
+/// # Errors
+/// As [`components`].
+pub fn hello_component() -> Result<PathBuf> {
+    Ok(components("examples/wasm/Cargo.toml")?.join("hello.wasm"))
+}
+
+/// The same function from JavaScript.
+///
+/// # Errors
+/// When it has not been built.
+pub fn javascript_component() -> Result<PathBuf> {
+    let file = folder().join("hello-js.wasm");
+    ensure!(file.exists(), "not built: `cargo xtask bench wasm` builds it with npm's componentize-js");
+    Ok(file)
 }
 
 /// A program of the user's: the one in `target/tools` if `cargo xtask test` built it, else the machine's.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::Images;
+use super::{Images, component};
 use crate::auth::Auth;
 use crate::client::Session;
 use crate::client::push::Sending;
@@ -184,7 +184,7 @@ impl Images {
     }
 }
 
-/// Refuses images that could never be prepared before anything large is transferred.
+/// Refuses images that could never be run before anything large is transferred.
 pub(super) fn check(subject: &str, image: &ImageManifest) -> Result<()> {
     let invalid = |reason: String| Err(Error::Manifest { subject: subject.to_owned(), reason });
     if image.layers.len() > LAYERS_MAX {
@@ -192,6 +192,9 @@ pub(super) fn check(subject: &str, image: &ImageManifest) -> Result<()> {
     }
     if image.config.size > CONFIG_BYTES_MAX {
         return invalid(format!("its configuration is larger than {CONFIG_BYTES_MAX} bytes"));
+    }
+    if component::layer(subject, image)?.is_some() {
+        return Ok(());
     }
     let config = image.config.media_type.as_str();
     if !config.is_empty() && !config.contains("image.config.v1") && !config.contains("container.image.v1") {

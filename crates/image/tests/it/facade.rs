@@ -183,3 +183,35 @@ async fn a_full_disk_is_told_and_leaves_the_store_whole() {
     assert!(error.to_string().starts_with("disk full: cannot write"), "{error}");
     assert_eq!((leftovers, listed.unwrap().len()), (0, 0));
 }
+
+#[tokio::test]
+async fn a_component_is_stored_as_an_artifact_and_told_from_an_image() {
+    let (one, two) = (World::new().await, World::new().await);
+    let file = one.path("f.wasm");
+    // Importing `a:b`, exporting nothing.
+    let bytes = b"\0asm\x0d\0\x01\0\x0a\x08\x01\x00\x03a:b\x05\x00";
+    std::fs::write(&file, bytes).unwrap();
+    let name = one.name("fn:v1");
+    let digest = one.images.build_component(&file, &name).await.unwrap();
+    assert_eq!(two.images.build_component(&file, "other:v1").await.unwrap(), digest, "the same everywhere");
+    let manifest = one.get("/v2/fn/manifests/v1").await.json();
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.wasm.config.v0+json");
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/wasm");
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let config = one.get(&format!("/v2/fn/blobs/{config}")).await.json();
+    assert_eq!(config["component"]["imports"], serde_json::json!(["a:b"]));
+
+    // Another machine pulls it as it pulls images.
+    let away = format!("{}/fn:v1", one.address);
+    let pulled = two.images.pull(&away, &Auth::anonymous(), Arc::new(Silent)).await.unwrap();
+    let found = two.images.component(pulled).await.unwrap().unwrap();
+    assert_eq!((found.digest, std::fs::read(&found.path).unwrap()), (digest, bytes.to_vec()));
+    let image = one.build("app:1", "x").await;
+    assert_eq!(one.images.component(image).await.unwrap(), None);
+
+    std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
+    let error = one.images.build_component(&file, "core:v1").await.unwrap_err().to_string();
+    assert!(error.contains("core module"), "{error}");
+    one.end().await;
+    two.end().await;
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_base::clock;
 
+use super::component;
 use super::deaf::is_deaf;
 use crate::instance::{Event, Exit, Lifecycle, Phase, Step};
 use crate::manager::cell::{Cell, Container, Ended, Label};
@@ -26,12 +27,26 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How an instance is asked whether it is well.
 #[derive(Clone, Debug)]
-struct Care {
-    port: u16,
-    readiness: Probe,
-    liveness: Option<Probe>,
-    startup: Option<Probe>,
-    grace: Duration,
+pub(super) struct Care {
+    pub(super) port: u16,
+    pub(super) readiness: Probe,
+    pub(super) liveness: Option<Probe>,
+    pub(super) startup: Option<Probe>,
+    pub(super) grace: Duration,
+}
+
+/// What an instance runs in.
+enum Ground {
+    Sandbox(Slot),
+    Component(component::Running),
+}
+
+/// Where an instance is reached and how it is ended.
+struct Place<'a> {
+    id: &'a str,
+    address: Ipv4Addr,
+    network: Option<&'a Network>,
+    component: Option<&'a component::Running>,
 }
 
 impl From<&Skeleton> for Care {
@@ -86,18 +101,18 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             startup: None,
             grace: Duration::from_secs(adopted.label.grace_seconds),
         };
-        running = Some((adopted.id, adopted.slot, care));
+        running = Some((adopted.id, Ground::Sandbox(adopted.slot), care));
     }
     let grace = running.as_ref().map_or(Duration::from_secs(30), |(_, _, care)| care.grace);
     let mut life = Lifecycle::new(grace, restarts, clock::now());
     loop {
-        let (id, slot, mut care) = match running.take() {
+        let (id, ground, mut care) = match running.take() {
             Some(running) => running,
             None => {
                 let Some(skeleton) = prepared(&manager, &cell).await else { break };
                 life.set_grace(skeleton.grace);
                 match launch(&manager, &cell, &skeleton, &mut network, life.restarts).await {
-                    Ok((id, slot)) => (id, slot, Care::from(skeleton.as_ref())),
+                    Ok(started) => started,
                     Err(failure) => {
                         cell.facts().container = Container::Waiting {
                             reason: failure.reason.to_owned(),
@@ -120,12 +135,21 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
         // Probes of an adopted instance come from its Deployment, if that still says the same.
         if let Preparation::Ready(skeleton) = manager.preparation(&cell)
             && care.liveness.is_none()
+            && matches!(ground, Ground::Sandbox(_))
         {
             care = Care::from(skeleton.as_ref());
             life.set_grace(care.grace);
         }
-        let Some(own) = &network else { break };
-        let exit = attend(&manager, &cell, &mut life, &care, &id, own).await;
+        let place = match (&ground, &network) {
+            (Ground::Component(running), _) => {
+                Place { id: &id, address: Ipv4Addr::LOCALHOST, network: None, component: Some(running) }
+            }
+            (Ground::Sandbox(_), Some(own)) => {
+                Place { id: &id, address: own.address, network: Some(own), component: None }
+            }
+            (Ground::Sandbox(_), None) => break,
+        };
+        let exit = attend(&manager, &cell, &mut life, &care, &place).await;
         manager.forget_sandbox(&id);
         let started = match cell.facts().container {
             Container::Running { since } => Some(since),
@@ -141,7 +165,10 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             sandbox: id,
         };
         ended_now(&cell, ended);
-        manager.slots().discard(slot);
+        match ground {
+            Ground::Sandbox(slot) => manager.slots().discard(slot),
+            Ground::Component(running) => running.discard(),
+        }
         let restart = match manager.preparation(&cell) {
             Preparation::Ready(skeleton) => skeleton.restart,
             _ => Restart::Always,
@@ -190,10 +217,10 @@ async fn prepared(manager: &Manager, cell: &Arc<Cell>) -> Option<Arc<Skeleton>> 
     }
 }
 
-struct Failure {
-    reason: &'static str,
-    message: String,
-    ended: Option<Ended>,
+pub(super) struct Failure {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) ended: Option<Ended>,
 }
 
 async fn launch(
@@ -202,7 +229,11 @@ async fn launch(
     skeleton: &Skeleton,
     network: &mut Option<Network>,
     restarts: u32,
-) -> Result<(String, Slot), Failure> {
+) -> Result<(String, Ground, Care), Failure> {
+    if skeleton.component.is_some() {
+        let (id, running, care) = component::launch(manager, cell, skeleton, restarts).await?;
+        return Ok((id, Ground::Component(running), care));
+    }
     let failed = |error: &crate::Error| Failure {
         reason: "CreateContainerError",
         message: dormouse_base::chain(error),
@@ -216,7 +247,7 @@ async fn launch(
     let slot = manager.slots().take().map_err(|error| failed(&error))?;
     let result = launch_in(manager, cell, skeleton, own, &slot, restarts).await;
     match result {
-        Ok(id) => Ok((id, slot)),
+        Ok(id) => Ok((id, Ground::Sandbox(slot), Care::from(skeleton))),
         Err(failure) => {
             manager.slots().discard(slot);
             Err(failure)
@@ -315,7 +346,7 @@ async fn launch_in(
 }
 
 /// What `kubectl describe pod` shows of a start.
-fn started_notes(manager: &Manager, cell: &Arc<Cell>) {
+pub(super) fn started_notes(manager: &Manager, cell: &Arc<Cell>) {
     let Some(container) = cell.template.spec.containers.first() else { return };
     let image = container.image.as_deref().unwrap_or_default();
     let name = &container.name;
@@ -327,7 +358,7 @@ fn started_notes(manager: &Manager, cell: &Arc<Cell>) {
     manager.note(cell, Note::normal("Started", format!("Started container {name}")));
 }
 
-fn make_scratch(path: &PathBuf) -> crate::Result<()> {
+pub(super) fn make_scratch(path: &PathBuf) -> crate::Result<()> {
     std::fs::create_dir_all(path).map_err(crate::Error::path("create", path))?;
     // Any user of the image may write its scratch space.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -383,10 +414,9 @@ async fn attend(
     cell: &Arc<Cell>,
     life: &mut Lifecycle,
     care: &Care,
-    id: &str,
-    network: &Network,
+    place: &Place<'_>,
 ) -> Exit {
-    let address = network.address;
+    let (id, address) = (place.id, place.address);
     let mut schedule = Schedule::new(care, clock::now());
     let mut kill_at: Option<Instant> = None;
     let mut noted = false;
@@ -403,7 +433,7 @@ async fn attend(
             let step = life.on(&Event::StopRequested, clock::now());
             manager.withdraw(cell).await;
             if step == Step::Terminate {
-                terminate(manager, cell, id, network).await;
+                terminate(manager, cell, place).await;
             }
             continue;
         }
@@ -416,7 +446,7 @@ async fn attend(
                     () = cell.wake.notified() => {}
                     () = manager.idle(endpoint, limit) => {
                         life.on(&Event::Drained, clock::now());
-                        terminate(manager, cell, id, network).await;
+                        terminate(manager, cell, place).await;
                     }
                 }
             }
@@ -431,7 +461,7 @@ async fn attend(
                             return Exit::new(None, Some(SIGKILL), false);
                         }
                         life.on(&Event::GraceOver, clock::now());
-                        kill(manager, id).await;
+                        kill(manager, cell, place).await;
                         kill_at = Some(clock::now() + KILL_PATIENCE);
                     }
                 }
@@ -461,7 +491,7 @@ async fn attend(
                                 format!("Container failed {} probe, will be restarted", what.to_lowercase()),
                             ),
                         );
-                        kill(manager, id).await;
+                        kill(manager, cell, place).await;
                         schedule.rest(clock::now());
                     }
                 }
@@ -475,18 +505,26 @@ async fn attend(
     }
 }
 
-async fn terminate(manager: &Manager, cell: &Arc<Cell>, id: &str, network: &Network) {
-    manager.networks().ending(network).await;
+async fn terminate(manager: &Manager, cell: &Arc<Cell>, place: &Place<'_>) {
+    if let Some(network) = place.network {
+        manager.networks().ending(network).await;
+    }
     if let Some(container) = cell.template.spec.containers.first() {
         manager.note(cell, Note::normal("Killing", format!("Stopping container {}", container.name)));
     }
+    if let Some(component) = place.component {
+        return component.end(cell, place.id, Exit::new(Some(0), None, false)).await;
+    }
     let deaf = cell.facts().pid.is_some_and(is_deaf);
     // It may have ended meanwhile; its end is in the inbox then.
-    let _ = manager.launcher().signal(id, if deaf { SIGKILL } else { SIGTERM }).await;
+    let _ = manager.launcher().signal(place.id, if deaf { SIGKILL } else { SIGTERM }).await;
 }
 
-async fn kill(manager: &Manager, id: &str) {
-    let _ = manager.launcher().signal(id, SIGKILL).await;
+async fn kill(manager: &Manager, cell: &Arc<Cell>, place: &Place<'_>) {
+    if let Some(component) = place.component {
+        return component.end(cell, place.id, Exit::new(None, Some(SIGKILL), false)).await;
+    }
+    let _ = manager.launcher().signal(place.id, SIGKILL).await;
 }
 
 // === impl Schedule ===

@@ -187,3 +187,57 @@ fn hosts_hostname_and_resolver_are_given() {
     assert!(hosts.contains("10.64.0.9\thello-abc\n"), "{hosts}");
     assert_eq!(plan.hostname, "hello-abc");
 }
+
+#[test]
+fn a_component_is_given_what_the_manifest_lists_and_nothing_else() {
+    use serde_json::json;
+    let image = ImageFacts {
+        digest: "sha256:1".into(),
+        component: Some(("sha256:2".into(), "/blob".into())),
+        ..ImageFacts::default()
+    };
+    let annotations = BTreeMap::from([
+        ("wasm.dormouse.dev/allowed-hosts".to_owned(), "a.example, *.b.example:81,".to_owned()),
+        ("wasm.dormouse.dev/requests-per-instance".to_owned(), "7".to_owned()),
+    ]);
+    let spec = pod(json!({
+        "terminationGracePeriodSeconds": 9,
+        "containers": [{"name": "c", "args": ["$(WHO)"], "resources": {"limits": {"memory": "64Mi"}},
+            "env": [{"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "volumeMounts": [{"name": "conf", "mountPath": "/conf"}, {"name": "own", "mountPath": "/own"}]}],
+        "volumes": [{"name": "conf", "configMap": {"name": "m"}}, {"name": "own", "emptyDir": {}}]
+    }));
+    let config_maps = BTreeMap::from([("m".to_owned(), BTreeMap::from([("k".to_owned(), b"v".to_vec())]))]);
+    let referenced = Referenced { config_maps, ..Referenced::default() };
+    let dir = Path::new("/volumes");
+    let build = |spec: &core::PodSpec, annotations: &BTreeMap<String, String>| {
+        skeleton(spec, &BTreeMap::new(), annotations, &image, &referenced, &around(dir))
+    };
+    let (skeleton, _) = build(&spec, &annotations).unwrap();
+    let plan = skeleton.component_plan("p-1", "u", Path::new("/scratch"), "/log".into()).unwrap();
+    assert_eq!((plan.source.digest.as_str(), plan.source.path.as_path()), ("sha256:2", Path::new("/blob")));
+    assert_eq!(plan.source.allowed_hosts, ["a.example", "*.b.example:81"]);
+    assert_eq!(plan.arguments, ["c", "p-1"]);
+    let environment = [("WHO", "p-1"), ("HOSTNAME", "p-1")].map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(plan.environment, environment);
+    let directories: Vec<_> = plan
+        .directories
+        .iter()
+        .map(|one| (one.host.to_str().unwrap(), one.guest.as_str(), one.writable))
+        .collect();
+    assert_eq!(directories, [("/volumes/conf", "/conf", false), ("/scratch/own", "/own", true)]);
+    assert_eq!(plan.memory_bytes, Some(64 << 20));
+    assert_eq!(plan.request_timeout, Duration::from_secs(9));
+    assert_eq!(plan.requests_per_instance.get(), 7);
+    assert!(skeleton.check_directories().unwrap_err().contains("/conf"), "nobody has written it");
+
+    let none = BTreeMap::new();
+    let exec = pod(of(json!({"name": "c", "readinessProbe": {"exec": {"command": ["x"]}}})));
+    assert!(build(&exec, &none).unwrap_err().contains("httpGet"));
+    let zero = BTreeMap::from([("wasm.dormouse.dev/requests-per-instance".to_owned(), "0".to_owned())]);
+    assert!(build(&spec, &zero).unwrap_err().contains("not a positive number"));
+    let memory =
+        pod(json!({"containers": [{"name": "c", "volumeMounts": [{"name": "m", "mountPath": "/m"}]}],
+        "volumes": [{"name": "m", "emptyDir": {"medium": "Memory"}}]}));
+    assert!(build(&memory, &none).unwrap().0.check_directories().unwrap_err().contains("/m"));
+}

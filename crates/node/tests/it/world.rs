@@ -13,7 +13,10 @@ use dormouse_base::clock;
 use dormouse_base::shutdown::Shutdown;
 use dormouse_base::task::Tasks;
 use dormouse_image::{BuildInput, BuildOptions, Images};
-use dormouse_node::{Config, Endpoint, Endpoints, InFlight, Node};
+use dormouse_node::{
+    ComponentError, ComponentPlan, ComponentSource, Components, Config, Endpoint, Endpoints, InFlight, Node,
+    Serving,
+};
 use dormouse_sandbox::Keeper;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -99,10 +102,27 @@ pub(crate) fn revision() -> RevisionKey {
     RevisionKey::new("default", "hello-00001")
 }
 
+/// Components are proven end to end, with the engine.
+struct NoComponents;
+
+impl Components for NoComponents {
+    fn prepare(&self, source: ComponentSource) -> BoxFuture<'static, Result<(), ComponentError>> {
+        Box::pin(async move { panic!("{source:?} is prepared") })
+    }
+
+    fn serve(&self, plan: ComponentPlan) -> BoxFuture<'static, Result<Box<dyn Serving>, ComponentError>> {
+        Box::pin(async move { panic!("{plan:?} is served") })
+    }
+}
+
 pub(crate) fn config(dir: &Path) -> Config {
     let test = std::env::current_exe().unwrap();
-    let exe = test.parent().and_then(Path::parent).unwrap().join("examples/node_keeper");
-    assert!(exe.exists(), "{} is missing: run the tests without --test", exe.display());
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    // Where `build.build-dir` is set, tests lie there and finished programs in `target`.
+    let target =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(profile.file_name().unwrap());
+    let mut found = [profile, &target].map(|dir| dir.join("examples/node_keeper")).into_iter();
+    let exe = found.find(|exe| exe.exists()).expect("node_keeper is built: run the tests without --test");
     Config { networks_ready: 3, slots_ready: 3, ..Config::new(dir, exe) }
 }
 
@@ -143,6 +163,7 @@ impl World {
             events,
             running,
             images,
+            Arc::new(NoComponents),
             api.client(),
             recorder.clone(),
             Arc::new(NothingInFlight),

@@ -54,3 +54,13 @@ fn container_concurrency() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn wasm() -> Outcome {
+    let Some(platform) = Platform::shared()? else { return Ok(()) };
+    platform.add_component("dev.local/hello-wasm:v1", &tools::hello_component()?)?;
+    apply(&platform, "hello-wasm", "wasm/service.yaml")?;
+    let answer = platform.get("hello-wasm", "/")?;
+    ensure!(answer.text() == "Hello from hello-wasm-00001!\n", "{answer:?}");
+    Ok(())
+}

@@ -3,6 +3,7 @@
 //! They may run beside each other: those that stop a platform or count what runs on it start their own.
 
 mod bad_input;
+mod components;
 mod concurrency;
 mod containers;
 mod crash;

@@ -4,13 +4,19 @@ use dormouse_api::autoscaling::{self, PodAutoscaler, Reachability};
 use dormouse_api::serving::revision::{
     ACTIVE, CONTAINER_HEALTHY, RESOURCES_AVAILABLE, Revision, RevisionStatus,
 };
-use dormouse_api::vocabulary::{ACTIVE as STATE_ACTIVE, RESERVE, ROUTING_STATE};
+use dormouse_api::vocabulary::{
+    ACTIVE as STATE_ACTIVE, RESERVE, ROUTING_STATE, WASM_IMPORT_NOT_GRANTED, WASM_INVALID_COMPONENT,
+    WASM_INVALID_GRANT,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
 use super::children;
 use crate::serving::resolve::ResolveError;
+
+/// What a WebAssembly component waits for in vain.
+const COMPONENT_REFUSED: [&str; 3] = [WASM_IMPORT_NOT_GRANTED, WASM_INVALID_COMPONENT, WASM_INVALID_GRANT];
 
 /// What was seen in this round; a child that is `None` is somebody else's.
 #[derive(Debug)]
@@ -112,6 +118,11 @@ fn from_deployment(status: &mut RevisionStatus, deployment: &Deployment, pod: Op
         conditions.mark_false(RESOURCES_AVAILABLE, &reason, &message);
     }
     if let Some((reason, message)) = pod.and_then(failure) {
+        conditions.mark_false(CONTAINER_HEALTHY, &reason, &message);
+    }
+    // A component is judged before it runs: waiting does not change it.
+    let refused = |(reason, _): &(String, String)| COMPONENT_REFUSED.contains(&reason.as_str());
+    if let Some((reason, message)) = pod.and_then(waiting).filter(refused) {
         conditions.mark_false(CONTAINER_HEALTHY, &reason, &message);
     }
     if let Some(late) = late {

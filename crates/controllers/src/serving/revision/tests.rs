@@ -141,6 +141,21 @@ fn an_exit_code_is_told_with_its_message() {
 }
 
 #[test]
+fn a_component_that_can_never_run_is_told_at_once() {
+    let waiting = |reason: &str| {
+        json!({"status": {"containerStatuses": [{"name": "c", "image": "x", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "it imports x"}}}]}})
+    };
+    let revision = judge(json!({}), false, Some(waiting("ImportNotGranted")));
+    assert_eq!(
+        told(&revision, "ContainerHealthy"),
+        ("False".into(), "ImportNotGranted".into(), "it imports x".into())
+    );
+    assert!(revision.is_failed());
+    assert!(!judge(json!({}), false, Some(waiting("ImagePullBackOff"))).is_failed(), "it may still come");
+}
+
+#[test]
 fn a_missed_deadline_shows_what_the_container_waits_for() {
     let late = json!({"conditions": [{"type": "Progressing", "status": "False",
         "reason": "ProgressDeadlineExceeded", "message": "too slow"}]});
