@@ -10,6 +10,7 @@ use dormouse_api::autoscaling::PodAutoscaler;
 use dormouse_api::key::RevisionKey;
 use dormouse_base::clock;
 use dormouse_base::task::Tasks;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
@@ -46,6 +47,11 @@ pub struct Load {
 pub trait Scale: Send + Sync {
     /// `revision` should have `desired` instances from now on. Must not block.
     fn scale(&self, revision: &RevisionKey, desired: u32);
+
+    /// Resolves when no instance is about to start, or soon: what only tells should leave it the CPU.
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Knows loads: implemented by the gateway.

@@ -26,6 +26,11 @@ impl Tasks {
         Self { tracker: TaskTracker::new(), shutdown, failed: Default::default(), home }
     }
 
+    /// The same group, whose [`Tasks::spawn`] runs in another runtime.
+    pub fn at(&self, runtime: tokio::runtime::Handle) -> Self {
+        Self { home: Some(runtime), ..self.clone() }
+    }
+
     /// Spawns `future` in the runtime that the group was made in (made outside of any, in the caller's); a panic is
     /// logged, remembered and triggers the group's shutdown.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {

@@ -7,6 +7,7 @@ mod admin;
 mod components;
 mod demo;
 mod down;
+mod threads;
 mod up;
 mod wire;
 
@@ -38,7 +39,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::install(filter, telemetry::Format::Auto).map_err(anyhow::Error::msg)?;
     // Two providers may be compiled in; rustls refuses to guess between them.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = threads::control()?;
     let mut out = std::io::stdout().lock();
     let executable = std::env::current_exe()?;
     runtime.block_on(async {

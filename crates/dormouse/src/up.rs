@@ -27,11 +27,11 @@ use dormouse_controllers::serving::{self, Domain};
 use dormouse_gateway::{Gateway, GatewayConfig, Visibility, routes};
 use dormouse_image::Images;
 use dormouse_node::Node;
-use dormouse_sandbox::Keeper;
+use dormouse_sandbox::{Keeper, KeeperEvent, Running};
 use dormouse_store::Store;
 
 use crate::components::{Connector, Engine};
-use crate::{admin, wire};
+use crate::{admin, threads, wire};
 
 /// The suffix of public hosts: names that need no DNS (RFC 6761).
 const DOMAIN: &str = "localhost";
@@ -113,13 +113,14 @@ pub(crate) async fn start(options: &Up, executable: &Path) -> anyhow::Result<Pla
     }
     let before = State::read(&data_dir).unwrap_or_default();
     let (front, back) = (Tasks::new(Shutdown::new()), Tasks::new(Shutdown::new()));
+    let hot = threads::hot().context("start a thread")?;
     let node_config = dormouse_node::Config {
+        hot: Some(hot.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..dormouse_node::Config::new(&data_dir, executable.to_path_buf())
     };
-    let (keeper, events, running) = Keeper::start_or_attach(executable, &node_config.keeper_dir, &back)
-        .await
-        .context("start the keeper")?;
+    let (keeper, events, running) =
+        keeper(executable, &node_config.keeper_dir, &back.at(hot)).await.context("start the keeper")?;
     let started =
         start_with(options, &data_dir, &keeper, events, running, node_config, before, (&front, &back)).await;
     match started {
@@ -137,6 +138,19 @@ pub(crate) async fn start(options: &Up, executable: &Path) -> anyhow::Result<Pla
             Err(error)
         }
     }
+}
+
+type Attached = (Keeper, tokio::sync::mpsc::Receiver<KeeperEvent>, Vec<Running>);
+
+/// Attaches in the runtime of `tasks`, which its socket belongs to from then on.
+async fn keeper(executable: &Path, dir: &Path, tasks: &Tasks) -> Result<Attached, dormouse_sandbox::Error> {
+    let (done, attached) = tokio::sync::oneshot::channel();
+    let (executable, dir, owner) = (executable.to_path_buf(), dir.to_path_buf(), tasks.clone());
+    tasks.spawn("keeper-attach", async move {
+        // Nobody waits for it any more only when the start was given up.
+        let _ = done.send(Keeper::start_or_attach(&executable, &dir, &owner).await);
+    });
+    attached.await.unwrap_or(Err(dormouse_sandbox::Error::KeeperDied))
 }
 
 struct Parts {
@@ -178,8 +192,8 @@ async fn start_with(
     options: &Up,
     data_dir: &Path,
     keeper: &Keeper,
-    events: tokio::sync::mpsc::Receiver<dormouse_sandbox::KeeperEvent>,
-    running: Vec<dormouse_sandbox::Running>,
+    events: tokio::sync::mpsc::Receiver<KeeperEvent>,
+    running: Vec<Running>,
     node_config: dormouse_node::Config,
     before: Option<State>,
     (front, back): (&Tasks, &Tasks),

@@ -34,6 +34,13 @@ impl dormouse_autoscaler::Scale for NodeScale {
             None => tracing::debug!(%revision, desired, "no node yet; the next tick decides again"),
         }
     }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        match self.0.get() {
+            Some(node) => node.settled().boxed(),
+            None => std::future::ready(()).boxed(),
+        }
+    }
 }
 
 /// The autoscaler's observations come from the gateway.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dormouse_base::task::Tasks;
 use sha2::{Digest, Sha256};
 
 /// Configuration of the node.
@@ -23,6 +24,8 @@ pub struct Config {
     pub networks_ready: usize,
     /// How many cgroups with work directories are kept ready.
     pub slots_ready: usize,
+    /// Where the tasks of instances run, so that nothing else delays a start; else in the caller's runtime.
+    pub hot: Option<tokio::runtime::Handle>,
     /// Name servers for instances; empty takes those of the host.
     pub nameservers: Vec<String>,
 }
@@ -39,8 +42,14 @@ impl Config {
             version: String::new(),
             networks_ready: 32,
             slots_ready: 32,
+            hot: None,
             nameservers: Vec::new(),
         }
+    }
+
+    /// `tasks`, for what a starting instance waits for.
+    pub(crate) fn hot_tasks(&self, tasks: &Tasks) -> Tasks {
+        self.hot.as_ref().map_or_else(|| tasks.clone(), |hot| tasks.at(hot.clone()))
     }
 
     pub(crate) fn names(&self) -> Names {

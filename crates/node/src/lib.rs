@@ -160,7 +160,7 @@ impl Node {
             inbox: inbox.clone(),
             logs,
             work: config.data_dir.join("work"),
-            tasks: tasks.clone(),
+            tasks: config.hot_tasks(&tasks),
         });
         for (running, label) in found {
             match label {
@@ -181,8 +181,8 @@ impl Node {
 
     fn spawn(&self, preparer: Preparer, events: mpsc::Receiver<KeeperEvent>, tasks: &Tasks) {
         let this = self.clone();
-        let owner = tasks.clone();
-        tasks.spawn("node-keeper", async move {
+        let owner = self.inner.config.hot_tasks(tasks);
+        self.inner.config.hot_tasks(tasks).spawn("node-keeper", async move {
             let shutdown = owner.shutdown().clone();
             tokio::select! {
                 biased; // `stop` has waited for the ends of instances before the shutdown.
@@ -257,6 +257,11 @@ impl Node {
     /// waits. Must be called inside the runtime.
     pub fn scale(&self, revision: &RevisionKey, desired: u32) {
         self.inner.manager.scale(revision, desired);
+    }
+
+    /// Resolves when no instance is about to start, or after a moment: for work that should leave a start the CPU.
+    pub async fn settled(&self) {
+        self.inner.manager.settled(clock::now() + manager::hush::PATIENCE).await;
     }
 
     /// The keeper of the moment; it is replaced when it dies.

@@ -7,6 +7,7 @@
 pub(crate) mod cell;
 mod component;
 mod deaf;
+pub(crate) mod hush;
 mod run;
 
 use std::collections::{BTreeMap, HashMap};
@@ -148,15 +149,26 @@ struct Inner {
     publishing: Mutex<()>,
     /// Rings when an instance is over.
     ended: Notify,
+    hush: hush::Hush,
 }
 
 // === impl Manager ===
 
 impl Manager {
     pub(crate) fn new(parts: Parts) -> Self {
-        let inner =
-            Inner { parts, state: Mutex::default(), publishing: Mutex::new(()), ended: Notify::new() };
+        let inner = Inner {
+            parts,
+            state: Mutex::default(),
+            publishing: Mutex::new(()),
+            ended: Notify::new(),
+            hush: hush::Hush::default(),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Resolves when no instance is about to start, at the latest at `deadline`.
+    pub(crate) async fn settled(&self, deadline: Instant) {
+        self.inner.hush.settled(deadline).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

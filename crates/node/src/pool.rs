@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dormouse_base::clock;
 use dormouse_base::task::Tasks;
+use dormouse_sandbox::cgroup::Limits;
 use dormouse_sandbox::{Cgroup, CgroupRoot};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 use crate::network::QUIET;
+use crate::template::PIDS_MAX;
 
 /// What one container uses besides its network. It is used once.
 #[derive(Clone, Debug)]
@@ -39,8 +41,27 @@ struct Inner {
     used: tokio::sync::mpsc::Sender<Slot>,
 }
 
+/// The limits of a container that asks for none: groups in the pool have them already.
+const USUAL: Limits =
+    Limits { cpu_millis: None, cpu_request_millis: None, memory_bytes: None, pids: Some(PIDS_MAX) };
+
 /// Bound of the removal queue; a slot beyond it is removed by the next start.
 const USED_MAX: usize = 8192;
+
+// === impl Slot ===
+
+impl Slot {
+    /// Sets the limits, unless they are those that the group has from the pool.
+    ///
+    /// # Errors
+    /// The kernel refuses them.
+    pub(crate) fn limit(&self, limits: &Limits) -> Result<()> {
+        if *limits == USUAL {
+            return Ok(());
+        }
+        self.cgroup.set_limits(limits).map_err(|source| Error::Sandbox { step: "set the limits", source })
+    }
+}
 
 // === impl Slots ===
 
@@ -168,6 +189,9 @@ impl Inner {
         let name = format!("s{:x}", self.next.fetch_add(1, Ordering::Relaxed));
         let slot = self.open(&name)?;
         fs::create_dir(&slot.work_dir).map_err(Error::path("create", &slot.work_dir))?;
+        let failed = |step| move |source| Error::Sandbox { step, source };
+        dormouse_sandbox::prepare_work_dir(&slot.work_dir).map_err(failed("prepare a work directory"))?;
+        slot.cgroup.set_limits(&USUAL).map_err(failed("set the limits"))?;
         Ok(slot)
     }
 

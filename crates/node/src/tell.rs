@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 use crate::manager::cell::Cell;
+use crate::manager::hush::PATIENCE;
 use crate::manager::{Manager, WorkKey};
 
 /// Events that wait to be written; newer ones are dropped beyond it.
@@ -216,10 +217,16 @@ impl Teller {
 
     /// Writes what is dirty now.
     pub(crate) async fn round(&self) {
+        // One patience for all writes of the round: starts come first, but not for ever.
+        let deadline = clock::now() + PATIENCE;
+        self.manager.settled(deadline).await;
         let dirty = self.inbox.take();
         let mut failed = false;
         let pods = futures::stream::iter(dirty.pods)
-            .map(|(name, cell)| async move { (self.tell_pod(&name, &cell).await, name, cell) })
+            .map(|(name, cell)| async move {
+                self.manager.settled(deadline).await;
+                (self.tell_pod(&name, &cell).await, name, cell)
+            })
             .buffer_unordered(PARALLEL)
             .collect::<Vec<_>>()
             .await;
@@ -231,7 +238,10 @@ impl Teller {
             }
         }
         let deployments = futures::stream::iter(dirty.deployments)
-            .map(|key| async move { (self.tell_deployment(&key).await, key) })
+            .map(|key| async move {
+                self.manager.settled(deadline).await;
+                (self.tell_deployment(&key).await, key)
+            })
             .buffer_unordered(PARALLEL)
             .collect::<Vec<_>>()
             .await;
@@ -243,6 +253,7 @@ impl Teller {
             }
         }
         for about in dirty.notes {
+            self.manager.settled(deadline).await;
             // An event that cannot be written is not worth a second attempt.
             if let Err(error) = self.tell_event(&about).await {
                 tracing::debug!(error = dormouse_base::chain(&error), "could not write an event");

@@ -26,7 +26,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const DEFAULT_PORT: u16 = 8080;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// Processes and threads of one instance: a fork bomb must not take the machine.
-const PIDS_MAX: u64 = 32_768;
+pub(crate) const PIDS_MAX: u64 = 32_768;
 
 /// What the node needs to know of a prepared image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,8 @@ use super::{Autoscaler, lock};
 
 /// Writes at once: they share one commit.
 const WRITERS: usize = 16;
+/// An instance that starts from nothing is usually ready after this: one status is written instead of two.
+const COALESCE: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_millis(250);
 
 pub(super) fn start(client: kube::Client, autoscaler: Autoscaler, tasks: &Tasks) {
@@ -23,6 +25,8 @@ pub(super) fn start(client: kube::Client, autoscaler: Autoscaler, tasks: &Tasks)
         let work = async {
             loop {
                 autoscaler.0.written.notified().await;
+                clock::sleep(COALESCE).await;
+                autoscaler.0.scale.settled().await;
                 let dirty: HashSet<RevisionKey> = lock(&autoscaler.0.dirty).drain(..).collect();
                 futures::stream::iter(dirty)
                     .for_each_concurrent(WRITERS, |key| write(client.clone(), autoscaler.clone(), key))

@@ -9,6 +9,7 @@ use dormouse_base::clock;
 
 use super::component;
 use super::deaf::is_deaf;
+use super::hush::Starting;
 use crate::instance::{Event, Exit, Lifecycle, Phase, Step};
 use crate::manager::cell::{Cell, Container, Ended, Label};
 use crate::manager::{Manager, Preparation};
@@ -91,6 +92,7 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
     let mut restarts = 0;
     let mut network = None;
     let mut running = None;
+    let mut starting = None;
     if let Some(adopted) = adopted {
         restarts = adopted.label.restarts;
         network = Some(adopted.network);
@@ -110,10 +112,12 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             Some(running) => running,
             None => {
                 let Some(skeleton) = prepared(&manager, &cell).await else { break };
+                starting = Some(manager.inner.hush.begin(clock::now()));
                 life.set_grace(skeleton.grace);
                 match launch(&manager, &cell, &skeleton, &mut network, life.restarts).await {
                     Ok(started) => started,
                     Err(failure) => {
+                        starting = None;
                         cell.facts().container = Container::Waiting {
                             reason: failure.reason.to_owned(),
                             message: failure.message.clone(),
@@ -149,7 +153,7 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             }
             (Ground::Sandbox(_), None) => break,
         };
-        let exit = attend(&manager, &cell, &mut life, &care, &place).await;
+        let exit = attend(&manager, &cell, &mut life, &care, &place, &mut starting).await;
         manager.forget_sandbox(&id);
         let started = match cell.facts().container {
             Container::Running { since } => Some(since),
@@ -270,8 +274,7 @@ async fn launch_in(
         message: dormouse_base::chain(&error),
         ended: None,
     };
-    let limits = slot.cgroup.set_limits(&skeleton.limits);
-    limits.map_err(|source| failed(crate::Error::Sandbox { step: "set the limits", source }))?;
+    slot.limit(&skeleton.limits).map_err(failed)?;
     for name in skeleton.scratch() {
         let path = slot.work_dir.join("volumes").join(name);
         make_scratch(&path).map_err(failed)?;
@@ -415,6 +418,7 @@ async fn attend(
     life: &mut Lifecycle,
     care: &Care,
     place: &Place<'_>,
+    starting: &mut Option<Starting>,
 ) -> Exit {
     let (id, address) = (place.id, place.address);
     let mut schedule = Schedule::new(care, clock::now());
@@ -496,7 +500,10 @@ async fn attend(
                     }
                 }
                 match step {
-                    Step::Publish => manager.ready(cell),
+                    Step::Publish => {
+                        manager.ready(cell);
+                        *starting = None;
+                    }
                     Step::Withdraw => manager.withdraw(cell).await,
                     _ => {}
                 }

@@ -1,0 +1,117 @@
+//! Silence for instances that start: whoever waits behind the hot path leaves them the CPU, for a moment.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dormouse_base::clock;
+use tokio::sync::Notify;
+
+/// A start that takes longer is a slow program, not ours: nobody waits for it.
+const START: Duration = Duration::from_millis(30);
+/// However many instances start one after the other, others come to their turn after this.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Counts the instances between launch and readiness. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Hush(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    quiet: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    starting: usize,
+    /// When the youngest of them began.
+    latest: Option<Instant>,
+}
+
+/// One instance that starts; over when it is dropped.
+pub(super) struct Starting(Hush);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.starting = state.starting.saturating_sub(1);
+        if state.starting == 0 {
+            drop(state);
+            self.0.0.quiet.notify_waiters();
+        }
+    }
+}
+
+impl Hush {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An instance begins to start.
+    pub(super) fn begin(&self, now: Instant) -> Starting {
+        let mut state = self.lock();
+        state.starting += 1;
+        state.latest = Some(now);
+        Starting(self.clone())
+    }
+
+    /// Until when the starts of now deserve silence; `None` when there are none.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        let state = self.lock();
+        let until = state.latest? + START;
+        (state.starting > 0 && until > now).then_some(until)
+    }
+
+    /// Resolves when no instance is about to start, or none began lately, or at `deadline`.
+    pub(super) async fn settled(&self, deadline: Instant) {
+        loop {
+            let quiet = self.0.quiet.notified();
+            let now = clock::now();
+            let Some(until) = self.until(now) else { return };
+            if now >= deadline {
+                return;
+            }
+            tokio::select! {
+                biased; // Both only wake the loop, which looks again.
+                () = quiet => {}
+                () = clock::sleep_until(until.min(deadline)) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_lasts_until_the_last_is_ready_or_slow() {
+        let (hush, now) = (Hush::default(), clock::now());
+        assert_eq!(hush.until(now), None);
+        let first = hush.begin(now);
+        let second = hush.begin(now + START / 2);
+        drop(first);
+        assert_eq!(hush.until(now + START), Some(now + START / 2 + START));
+        assert_eq!(hush.until(now + START * 2), None);
+        drop(second);
+        assert_eq!(hush.until(now + START), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_is_bounded_even_when_starts_never_stop() {
+        let hush = Hush::default();
+        let begun = tokio::time::Instant::now();
+        let churn = async {
+            loop {
+                let starting = hush.begin(clock::now());
+                clock::sleep(START / 2).await;
+                drop((hush.begin(clock::now()), starting));
+            }
+        };
+        tokio::select! {
+            () = hush.settled(clock::now() + PATIENCE) => {}
+            () = churn => {}
+        }
+        assert!(begun.elapsed() <= PATIENCE + START);
+    }
+}
