@@ -284,6 +284,10 @@ impl Autoscaler {
         if active.is_empty() {
             return;
         }
+        // What a start left to its end (see `decide_on_demand`), should that take long.
+        if !lock(&self.0.dirty).is_empty() {
+            self.0.written.notify_one();
+        }
         for key in active {
             let Some(slot) = self.slot(&key) else {
                 lock(&self.0.active).remove(&key);
@@ -312,12 +316,22 @@ impl Autoscaler {
         self.decide_on_demand(&slot, now);
     }
 
+    /// Tells nothing yet when instances start: their readiness, or the next sample, wakes the writer.
     fn decide_on_demand(&self, slot: &Slot, now: Instant) {
-        self.apply(slot, |entry| entry.demand(now));
+        if let (key, true) = self.decide(slot, |entry| entry.demand(now)) {
+            lock(&self.0.dirty).push(key);
+        }
     }
 
-    /// Runs a decision and hands its outcome on, in order.
+    /// Runs a decision, hands its outcome on, in order, and tells it.
     fn apply(&self, slot: &Slot, decide: impl FnOnce(&mut Entry) -> Outcome) {
+        if let (key, true) = self.decide(slot, decide) {
+            self.tell(&key);
+        }
+    }
+
+    /// Runs a decision and hands its outcome on, in order. Answers whether it is worth telling.
+    fn decide(&self, slot: &Slot, decide: impl FnOnce(&mut Entry) -> Outcome) -> (RevisionKey, bool) {
         let _order = lock(&slot.order);
         let mut entry = slot.lock();
         let outcome = decide(&mut entry);
@@ -327,9 +341,7 @@ impl Autoscaler {
             tracing::debug!(revision = %key, desired, "scale");
             self.0.scale.scale(&key, desired);
         }
-        if outcome.tell {
-            self.tell(&key);
-        }
+        (key, outcome.tell)
     }
 
     fn tell(&self, key: &RevisionKey) {

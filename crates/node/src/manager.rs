@@ -215,9 +215,11 @@ impl Manager {
                 group.progress = clock::now();
             }
         }
-        self.reconcile(&mut state, &key);
-        drop(state);
-        self.inner.parts.inbox.deployment(&key);
+        // Starts tell of themselves; only what ends, or begins nothing, is told now.
+        if !self.reconcile(&mut state, &key) {
+            drop(state);
+            self.inner.parts.inbox.deployment(&key);
+        }
     }
 
     /// Takes what the watcher saw. `true` when the template is new and must be prepared.
@@ -317,12 +319,13 @@ impl Manager {
         self.state().groups.get(key).map(|group| group.wanted.clone())
     }
 
-    /// Starts and stops instances until as many count as are desired. Pure bookkeeping plus spawning.
-    fn reconcile(&self, state: &mut State, key: &WorkKey) {
+    /// Starts and stops instances until as many count as are desired: `true` if some were started. Pure bookkeeping plus
+    /// spawning.
+    fn reconcile(&self, state: &mut State, key: &WorkKey) -> bool {
         if state.stopping {
-            return;
+            return false;
         }
-        let Some(group) = state.groups.get_mut(key) else { return };
+        let Some(group) = state.groups.get_mut(key) else { return false };
         let desired = usize::try_from(group.desired).unwrap_or(usize::MAX);
         let counted = group.cells.iter().filter(|cell| cell.counts());
         let (new, old): (Vec<_>, Vec<_>) =
@@ -338,9 +341,10 @@ impl Manager {
             let cell = new_cell(&group.wanted);
             group.cells.push(cell.clone());
             state.by_pod.insert((key.namespace.clone(), cell.pod.clone()), cell.clone());
-            self.inner.parts.inbox.pod(&cell);
+            self.inner.parts.inbox.begun(&cell);
             self.spawn_instance(cell, None);
         }
+        new.len() < desired
     }
 
     fn spawn_instance(&self, cell: Arc<Cell>, adopted: Option<run::Adopted>) {

@@ -45,6 +45,9 @@ struct Inner {
 const USUAL: Limits =
     Limits { cpu_millis: None, cpu_request_millis: None, memory_bytes: None, pids: Some(PIDS_MAX) };
 
+/// The files below `/etc` that every instance gets its own content of: a new file on a disk costs 0.1 ms.
+const ETC: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
 /// Bound of the removal queue; a slot beyond it is removed by the next start.
 const USED_MAX: usize = 8192;
 
@@ -191,6 +194,10 @@ impl Inner {
         fs::create_dir(&slot.work_dir).map_err(Error::path("create", &slot.work_dir))?;
         let failed = |step| move |source| Error::Sandbox { step, source };
         dormouse_sandbox::prepare_work_dir(&slot.work_dir).map_err(failed("prepare a work directory"))?;
+        for name in ETC {
+            let file = slot.work_dir.join("upper/etc").join(name);
+            fs::File::create(&file).map_err(Error::path("create", &file))?;
+        }
         slot.cgroup.set_limits(&USUAL).map_err(failed("set the limits"))?;
         Ok(slot)
     }

@@ -111,6 +111,14 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// Marks both without waking the writer: a start that waits for a request does not share the cores with it. Whatever
+    /// comes of the start wakes it.
+    pub(crate) fn begun(&self, cell: &Arc<Cell>) {
+        let mut dirty = self.lock();
+        dirty.deployments.insert(cell.key.clone());
+        dirty.pods.insert((cell.key.namespace.clone(), cell.pod.clone()), cell.clone());
+    }
+
     pub(crate) fn pod(&self, cell: &Arc<Cell>) {
         self.lock().pods.insert((cell.key.namespace.clone(), cell.pod.clone()), cell.clone());
         self.wake.notify_one();

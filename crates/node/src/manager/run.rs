@@ -23,6 +23,8 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 /// A container that is not ready after so many attempts (about a second) is worth an event.
 const ATTEMPTS_BEFORE_NOTE: u32 = 30;
+/// A container that is not ready after so many attempts (a few milliseconds) is told as starting.
+const ATTEMPTS_BEFORE_TELLING: u32 = 14;
 /// The keeper does not answer that a killed sandbox is gone: give up waiting after this.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -211,7 +213,7 @@ async fn prepared(manager: &Manager, cell: &Arc<Cell>) -> Option<Arc<Skeleton>> 
                 cell.facts().container = Container::Waiting { reason, message };
                 manager.pod_changed(cell);
             }
-            Preparation::Pending => {}
+            Preparation::Pending => manager.pod_changed(cell),
         }
         tokio::select! {
             biased; // Both only wake the loop, which looks again.
@@ -479,6 +481,9 @@ async fn attend(
                 };
                 let Some(checked) = checked else { continue };
                 let (step, unhealthy) = schedule.take(checked, care, life);
+                if schedule.attempt == ATTEMPTS_BEFORE_TELLING {
+                    manager.pod_changed(cell);
+                }
                 if let Some((what, why)) = unhealthy {
                     let fatal = what != "Readiness" && schedule.is_fatal(care);
                     let slow = life.phase != Phase::Starting || schedule.attempt > ATTEMPTS_BEFORE_NOTE;
