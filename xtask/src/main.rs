@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod shell;
 mod test;
 mod tidy;
@@ -23,6 +24,7 @@ cargo xtask VERB
   bench hop          CPU per proxied request, beside nginx and HAProxy
   bench services     1,000 services at zero: time to Ready, memory, boot, idle
   bench wasm         components: cold requests and steady load, beside `wasmtime serve`
+  conformance serving   Knative Serving's own test suites against a private platform
 ";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         "ci" => ci::run(),
         "tidy" => tidy::run(),
         "bench" => bench::run(rest),
+        "conformance" => conformance::run(rest),
         "help" | "--help" | "-h" => {
             print!("{VERBS}");
             Ok(())

@@ -140,9 +140,18 @@ pub(crate) fn kubectl() -> Result<()> {
     Ok(())
 }
 
+/// The kubectl that [`kubectl`] found or built.
+pub(crate) fn kubectl_path() -> Result<PathBuf> {
+    let built = folder().join("kubectl");
+    if built.exists() {
+        return Ok(built);
+    }
+    find("kubectl").context("there is no kubectl, and only root builds it")
+}
+
 /// A Go that can build kubectl. From 1.21 on, Go fetches a newer toolchain by itself; an older one can fetch it as the
 /// module that it is.
-fn go() -> Result<PathBuf> {
+pub(crate) fn go() -> Result<PathBuf> {
     let known = ["/usr/local/go/bin/go", "/usr/bin/go", "/usr/lib/go/bin/go"];
     let installed = || known.iter().map(PathBuf::from).find(|path| path.exists());
     if installed().is_none() {

@@ -11,7 +11,7 @@ mod tests;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::autoscaling::Allowed;
+use crate::config::Settings;
 use crate::kind::KindInfo;
 
 /// Whether an object is new.
@@ -49,8 +49,8 @@ pub struct Request<'a> {
     pub old: Option<&'a Value>,
     /// What to do with unknown fields.
     pub strict: Strictness,
-    /// What the platform's configuration allows.
-    pub allowed: Allowed,
+    /// What the platform's configuration says.
+    pub settings: &'a Settings,
     /// The time of the write.
     pub now: Timestamp,
 }

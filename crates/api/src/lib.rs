@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod autoscaling;
 pub mod condition;
+pub mod config;
 pub mod fielderror;
 pub mod key;
 pub mod kind;

@@ -89,8 +89,15 @@ pub const HEADER_REVISION: &str = "Knative-Serving-Revision";
 /// Header naming that Revision's namespace.
 pub const HEADER_NAMESPACE: &str = "Knative-Serving-Namespace";
 
+/// A request header that chooses a tag.
+pub const TAG_HEADER: &str = "Knative-Serving-Tag";
+/// Set on requests that no tag was chosen for.
+pub const DEFAULT_ROUTE: &str = "Knative-Serving-Default-Route";
+
 /// The name of a serving container that was given none.
 pub const USER_CONTAINER: &str = "user-container";
+/// The name of an init container that was given none.
+pub const INIT_CONTAINER: &str = "init-container";
 /// The name of the port of the serving container in a Deployment.
 pub const USER_PORT_NAME: &str = "user-port";
 /// The port used when a container names none.

@@ -20,6 +20,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::error::Error;
+use crate::tokens::Signer;
 
 const CA_YEARS: i16 = 10;
 const LEAF_YEARS: i16 = 1;
@@ -43,6 +44,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     serving: Leaf,
     admin: Leaf,
+    signer: Signer,
 }
 
 struct Leaf {
@@ -99,12 +101,26 @@ impl Authority {
             .map_err(failed("sign a serving certificate with", &key_file))?;
         let admin = leaf(&issuer, (ADMIN.0, Some(ADMIN.1)), &[], now)
             .map_err(failed("sign a client certificate with", &key_file))?;
-        Ok(Self { certificate, issuer, serving, admin })
+        let signer_file = directory.join("sa.key");
+        let signer = match read(&signer_file)? {
+            Some(text) => KeyPair::from_pem(&text).map_err(failed("read the key in", &signer_file))?,
+            None => {
+                let made = KeyPair::generate().map_err(failed("make a key for", &signer_file))?;
+                write_private(&signer_file, &made.serialize_pem())?;
+                made
+            }
+        };
+        Ok(Self { certificate, issuer, serving, admin, signer: Signer::new(signer) })
     }
 
     /// The authority's certificate in PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate
+    }
+
+    /// What signs the tokens of service accounts; its key is kept.
+    pub fn signer(&self) -> Signer {
+        self.signer.clone()
     }
 
     /// How the TLS listener is set up: client certificates of ours are verified, none is required.

@@ -72,11 +72,15 @@ pub(crate) async fn run(server: &Server) -> Result<(), Error> {
 
 /// Clients of Knative with Istio look here for the address of the gateway.
 async fn ingress_gateway(server: &Server, options: &Options<'_>) -> Result<(), Error> {
+    // The port on this machine is the node port: clients that dial an address of their own choosing look there.
+    let port = server.inner.hooks.gateway_port;
+    let ports =
+        json!([{ "name": "http2", "port": 80, "protocol": "TCP", "targetPort": 8080, "nodePort": port }]);
     let gateway = json!({
         "kind": "Service", "apiVersion": "v1",
         "metadata": { "name": "istio-ingressgateway", "labels": { "istio": "ingressgateway" } },
         "spec": { "type": "LoadBalancer",
-            "ports": [{ "name": "http2", "port": 80, "protocol": "TCP", "targetPort": 8080 }] },
+            "ports": ports },
     });
     ensure(server, Some("istio-system"), gateway, options).await?;
     let Some(kind) = kind::by_kind("", "Service") else { return Ok(()) };
@@ -87,6 +91,18 @@ async fn ingress_gateway(server: &Server, options: &Options<'_>) -> Result<(), E
         put(crate::json::root_mut(&mut object), "status", Some(status));
         Ok(object)
     };
+    // The port may be another one than at the last start.
+    let moved = |current: &Value| {
+        let mut object = current.clone();
+        put(crate::json::root_mut(&mut object), "spec", {
+            let mut spec = current.get("spec").cloned().unwrap_or_default();
+            put(crate::json::root_mut(&mut spec), "ports", Some(ports.clone()));
+            Some(spec)
+        });
+        Ok(object)
+    };
+    let written = server.modify(&named, Part::Main, options, &moved).await;
+    written.map_err(|status| refused("Service istio-ingressgateway", status.message()))?;
     let written = server.modify(&named, Part::Status, options, &edit).await;
     written.map(|_| ()).map_err(|status| refused("Service istio-ingressgateway", status.message()))
 }

@@ -13,6 +13,10 @@ pub struct Hooks {
     pub logs: Option<Arc<dyn PodLogs>>,
     /// Our version, shown as build metadata of the Kubernetes version.
     pub version: String,
+    /// Signs tokens of service accounts; without it there are none.
+    pub signer: Option<crate::Signer>,
+    /// The public gateway's port on this machine, where clients look for the ingress.
+    pub gateway_port: Option<u16>,
     /// The certificate authority in PEM, published as ConfigMap `kube-root-ca.crt` in each namespace.
     pub authority: Option<String>,
 }

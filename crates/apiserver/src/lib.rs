@@ -27,6 +27,7 @@ mod rest;
 mod route;
 mod serve;
 mod server;
+mod tokens;
 mod user;
 
 pub use authority::Authority;
@@ -35,4 +36,5 @@ pub use error::Error;
 pub use hooks::{Hooks, LogError, LogQuery, LogStream, PodLogs};
 pub use serve::serve;
 pub use server::Server;
+pub use tokens::Signer;
 pub use user::UserInfo;

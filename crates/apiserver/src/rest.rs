@@ -6,6 +6,7 @@ pub(crate) mod logs;
 pub(crate) mod read;
 pub(crate) mod review;
 pub(crate) mod scale;
+mod token;
 pub(crate) mod watch;
 pub(crate) mod write;
 
@@ -80,6 +81,7 @@ impl Server {
                 Method::GET => self.logs(&named, &call).await,
                 _ => Err(Status::method_not_allowed()),
             },
+            (Some("token"), &Method::POST) if is(kind, "ServiceAccount") => self.token(&named, &call),
             (Some("eviction"), &Method::POST) if is(kind, "Pod") => self.evict(&named, &call).await,
             (None, _) => Err(Status::method_not_allowed()),
             (Some(_), _) => Err(Status::not_found_path()),

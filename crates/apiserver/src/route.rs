@@ -29,6 +29,10 @@ pub(crate) enum Target {
         resource: String,
     },
     Resource(Resource),
+    /// Who issues tokens.
+    Issuer,
+    /// The keys that tokens are verified with.
+    Keys,
     Unknown,
 }
 
@@ -49,6 +53,8 @@ pub(crate) fn target(path: &str) -> Target {
         [] => Target::Root,
         ["healthz" | "livez" | "readyz", ..] => Target::Health,
         ["version"] => Target::Version,
+        [".well-known", "openid-configuration"] => Target::Issuer,
+        ["openid", "v1", "jwks"] => Target::Keys,
         ["api"] => Target::CoreVersions,
         ["apis"] => Target::Groups,
         ["apis", group] => Target::Group(owned(group)),

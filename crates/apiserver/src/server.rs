@@ -19,6 +19,7 @@ use crate::pure::status::Status;
 use crate::pure::{discovery, openapi};
 use crate::query::Query;
 use crate::route::{Target, target};
+use crate::tokens::{self, Signer};
 use crate::user::{self, UserInfo};
 
 /// The Kubernetes version whose behaviour we show.
@@ -124,6 +125,10 @@ impl Server {
             Target::Review { group, resource } => crate::rest::review::review(&call, &group, &resource),
             Target::Unknown => Err(Status::not_found_path()),
             Target::Health => get().map(|()| body::text(StatusCode::OK, "ok")),
+            Target::Issuer => get().and_then(|()| plain(tokens::discovery())),
+            Target::Keys => {
+                get().and_then(|()| plain(found(self.inner.hooks.signer.as_ref().map(Signer::key_set))?))
+            }
             Target::Version => get().and_then(|()| plain(self.version())),
             Target::Root => {
                 get()?;

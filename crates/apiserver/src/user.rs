@@ -81,7 +81,10 @@ pub(crate) fn effective(user: UserInfo, headers: &HeaderMap) -> Result<UserInfo,
 
 /// Whether `user` may read a path that is no resource.
 pub(crate) fn authorize_path(user: &UserInfo, method: &Method, path: &str) -> Result<(), Status> {
-    let public = ["/healthz", "/livez", "/readyz", "/version"].contains(&path);
+    // Whoever verifies a token needs no account here.
+    let public =
+        ["/healthz", "/livez", "/readyz", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks"]
+            .contains(&path);
     let discovery = path == "/"
         || ["/api", "/apis", "/openapi"]
             .iter()

@@ -11,6 +11,7 @@ mod error;
 mod family;
 mod gc;
 mod labeler;
+mod naming;
 mod resolve;
 mod revision;
 mod route;

@@ -209,6 +209,8 @@ async fn start_with(
         logs: Some(Arc::new(node_later.clone())),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         authority: Some(authority.certificate_pem().to_owned()),
+        signer: Some(authority.signer()),
+        gateway_port: Some(listeners.gateway.local_addr()?.port()),
     };
     let server = Server::new(store.clone(), hooks, back.clone()).await.context("start the API server")?;
     let client = server.client("kubernetes-admin");

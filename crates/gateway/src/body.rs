@@ -77,6 +77,9 @@ impl HttpBody for RequestBody {
     }
 }
 
+/// What a response that takes too long ends with.
+const TIMEOUT_TEXT: &[u8] = b"request timeout";
+
 /// What carries the exchange.
 pub(crate) enum Carrier {
     Http1(Http1),
@@ -245,8 +248,12 @@ impl HttpBody for Body {
             }
             Poll::Pending => {
                 if exchange.poll_timeout(context) {
+                    // As Knative does: what has begun ends with this text, unless its length was promised.
+                    let appends = matches!(exchange.carrier, Some(Carrier::Http1(_)))
+                        && incoming.size_hint().exact().is_none();
                     self.0 = Kind::Done;
-                    return Poll::Ready(Some(Err(BodyError::Timeout)));
+                    let last = Frame::data(Bytes::from_static(TIMEOUT_TEXT));
+                    return Poll::Ready(Some(if appends { Ok(last) } else { Err(BodyError::Timeout) }));
                 }
                 Poll::Pending
             }

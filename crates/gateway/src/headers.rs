@@ -134,7 +134,15 @@ fn forwarded(headers: &HeaderMap, peer: &Peer, chained: bool) -> Option<HeaderVa
         node(&mut text, first);
     }
     text.extend_from_slice(b";host=");
-    text.extend_from_slice(headers.get(X_FORWARDED_HOST)?.as_bytes());
+    let host = headers.get(X_FORWARDED_HOST)?.as_bytes();
+    // RFC 7239: a value that is no token is quoted, and a host with a port is none.
+    if host.contains(&b':') && !host.starts_with(b"\"") {
+        text.push(b'"');
+        text.extend_from_slice(host);
+        text.push(b'"');
+    } else {
+        text.extend_from_slice(host);
+    }
     text.extend_from_slice(b";proto=");
     text.extend_from_slice(headers.get(X_FORWARDED_PROTO)?.as_bytes());
     if chained {
@@ -167,7 +175,7 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "h.example.com:8080");
-        assert_eq!(headers["forwarded"], "for=10.0.0.9;host=h.example.com:8080;proto=http");
+        assert_eq!(headers["forwarded"], "for=10.0.0.9;host=\"h.example.com:8080\";proto=http");
         assert!(!headers.contains_key("knative-serving-revision"));
     }
 

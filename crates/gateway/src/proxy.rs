@@ -180,7 +180,8 @@ async fn forward(
         Ok(Sent { response, carrier, permit, downstream }) => {
             track.status(response.status());
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return tunnel::start(shared, response, carrier, permit, track, downstream, &policy);
+                let limits = tunnel::Limits::new(&policy, start, deadline);
+                return tunnel::start(shared, response, carrier, permit, track, downstream, limits);
             }
             let idle = (!policy.idle_timeout.is_zero()).then_some(policy.idle_timeout);
             let (mut parts, incoming) = response.into_parts();

@@ -173,15 +173,19 @@ impl Tail {
     }
 }
 
+/// The container of a query: the named one, else the serving one.
+fn part(cell: Arc<Cell>, query: &LogQuery) -> Result<Arc<Cell>, LogError> {
+    match query.container.as_deref().filter(|container| !container.is_empty()) {
+        None => Ok(cell),
+        Some(name) => cell.all().find(|part| part.container_name() == name).cloned().ok_or_else(|| {
+            LogError::BadRequest(format!("container {name} is not valid for pod {}", cell.pod))
+        }),
+    }
+}
+
 /// Where the log of a query is, and whether its container still runs.
 fn choose(cell: &Cell, query: &LogQuery) -> Result<(PathBuf, bool), LogError> {
-    let name =
-        cell.template.spec.containers.first().map(|container| container.name.as_str()).unwrap_or_default();
-    if let Some(container) = query.container.as_deref().filter(|container| !container.is_empty())
-        && container != name
-    {
-        return Err(LogError::BadRequest(format!("container {container} is not valid for pod {}", cell.pod)));
-    }
+    let name = cell.container_name();
     let facts = cell.facts();
     if query.previous {
         let missing = || {
@@ -210,6 +214,7 @@ fn choose(cell: &Cell, query: &LogQuery) -> Result<(PathBuf, bool), LogError> {
 
 /// Reads the log of an instance.
 pub(crate) fn read(cell: Arc<Cell>, query: &LogQuery) -> Result<BoxStream<'static, Bytes>, LogError> {
+    let cell = part(cell, query)?;
     let (path, running) = choose(&cell, query)?;
     let since = query.since_seconds.map(|seconds| {
         clock::timestamp().checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN)
@@ -227,7 +232,7 @@ pub(crate) fn read(cell: Arc<Cell>, query: &LogQuery) -> Result<BoxStream<'stati
         let open = || {
             let own = cell.facts().log.as_ref() == Some(&path);
             // A client that has left must not keep the reader.
-            follow && own && !cell.facts().gone && !sender.is_closed()
+            follow && own && !cell.whole().facts().gone && !sender.is_closed()
         };
         pump(&path, filter, tail_lines, &open, &|bytes| sender.blocking_send(bytes).is_ok());
     };

@@ -399,7 +399,7 @@ impl Manager {
     }
 
     fn pod_changed(&self, cell: &Arc<Cell>) {
-        self.inner.parts.inbox.pod(cell);
+        self.inner.parts.inbox.pod(&cell.whole());
         self.inner.parts.inbox.deployment(&cell.key);
     }
 
@@ -409,6 +409,15 @@ impl Manager {
 
     /// The readiness probe has passed: requests may come, at once.
     fn ready(&self, cell: &Arc<Cell>) {
+        cell.facts().passed = true;
+        let cell = &cell.whole();
+        // Of several containers the last one that passes makes the instance ready.
+        let passed = |cell: &Arc<Cell>| cell.facts().passed;
+        if cell.has_several()
+            && (cell.stop_asked().is_some() || !passed(cell) || !cell.beside.iter().all(passed))
+        {
+            return self.pod_changed(cell);
+        }
         {
             let mut facts = cell.facts();
             facts.ready = true;
@@ -428,6 +437,8 @@ impl Manager {
     /// No more requests for this instance.
     #[expect(clippy::unused_async, reason = "a consumer that must be waited for is foreseen")]
     async fn withdraw(&self, cell: &Arc<Cell>) {
+        cell.facts().passed = false;
+        let cell = &cell.whole();
         let was = {
             let mut facts = cell.facts();
             let was = facts.ready;
@@ -484,13 +495,15 @@ impl Manager {
     }
 
     /// The logs of a pod go with it; a reader that has one open reads on.
-    fn remove_logs(&self, cell: &Cell) {
-        let prefix = format!("{}_{}_", cell.key.namespace, cell.pod);
-        let restarts = cell.facts().restarts;
+    fn remove_logs(&self, cell: &Arc<Cell>) {
+        let parts: Vec<_> = cell.all().map(|part| (part.sandbox_prefix(), part.facts().restarts)).collect();
         let dir = self.inner.parts.logs.clone();
         let remove = move || {
-            for restart in 0..=restarts {
-                let base = dir.join(format!("{prefix}{restart}.log"));
+            let each = |(prefix, restarts): &(String, u32)| {
+                (0..=*restarts).map(|restart| format!("{prefix}{restart}.log")).collect::<Vec<_>>()
+            };
+            for name in parts.iter().flat_map(each) {
+                let base = dir.join(name);
                 let _ = std::fs::remove_file(&base);
                 for number in 1..16 {
                     if std::fs::remove_file(format!("{}.{number}", base.display())).is_err() {
@@ -522,8 +535,11 @@ impl Manager {
     }
 
     fn release_orphan(&self, label: &Label) {
-        let network = self.networks().adopt(label.network);
-        self.networks().give_back(network);
+        // The containers of a pod share one network.
+        if label.owns_network {
+            let network = self.networks().adopt(label.network);
+            self.networks().give_back(network);
+        }
         match self.slots().adopt(&label.slot) {
             Ok(slot) => self.slots().discard(slot),
             Err(error) => tracing::warn!(error = dormouse_base::chain(&error), "could not release a slot"),
@@ -555,6 +571,7 @@ impl Manager {
             .filter(|(_, orphan)| {
                 orphan.label.namespace == *key.namespace
                     && orphan.label.deployment == *key.name
+                    && orphan.label.container.is_empty()
                     && !orphan.killed
             })
             .map(|(id, _)| id.clone())
@@ -598,7 +615,6 @@ impl Manager {
                 facts.digest.clone_from(&label.digest);
                 facts.log = Some(label.log.clone());
             }
-            let cell = Arc::new(cell);
             // A crash of the main process must not stop what ran: the number is at least what runs.
             group.cells.push(cell.clone());
             let running = group.cells.iter().filter(|cell| cell.counts()).count();
@@ -717,7 +733,7 @@ fn new_cell(wanted: &Wanted) -> Arc<Cell> {
     let base: String = wanted.key.name.chars().take(63 - 12 - 5).collect();
     let pod = format!("{}-{}-{suffix}", base.trim_end_matches('-'), wanted.template.hash);
     let (key, template) = (wanted.key.clone(), wanted.template.clone());
-    Arc::new(Cell::new(key, pod, uid.to_string(), template, clock::now(), clock::timestamp()))
+    Cell::new(key, pod, uid.to_string(), template, clock::now(), clock::timestamp())
 }
 
 fn letter(byte: u8) -> char {

@@ -4,6 +4,8 @@
 //! growing to 50 ms: a refused connection answers in microseconds. tokio's timers have a grain of 1 ms; the short waits
 //! use a kernel timer.
 
+mod grpc;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ pub(crate) enum Check {
     Http { port: u16, path: String, headers: Vec<(String, String)> },
     /// A command exits with 0.
     Exec(Vec<String>),
+    /// The gRPC health service says SERVING.
+    Grpc { port: u16, service: String },
     /// Nothing: what runs is well.
     Passed,
 }
@@ -64,6 +68,11 @@ impl Probe {
         }
     }
 
+    /// Of a container that is ready as soon as it runs.
+    pub(crate) fn passed() -> Self {
+        Self { check: Check::Passed, ..Self::tcp(0) }
+    }
+
     /// The same for a component, whose port is not the template's and which answers as soon as it is served: only a
     /// question over HTTP can find something out.
     pub(crate) fn on_component(&self, at: u16) -> Self {
@@ -71,6 +80,7 @@ impl Probe {
             Check::Http { path, headers, .. } => {
                 Check::Http { port: at, path: path.clone(), headers: headers.clone() }
             }
+            Check::Grpc { service, .. } => Check::Grpc { port: at, service: service.clone() },
             Check::Tcp(_) | Check::Exec(_) | Check::Passed => Check::Passed,
         };
         Self { check, ..self.clone() }
@@ -110,8 +120,11 @@ impl Probe {
             Check::Tcp(resolve(&tcp.port)?)
         } else if let Some(exec) = &probe.exec {
             Check::Exec(exec.command.clone().unwrap_or_default())
-        } else if probe.grpc.is_some() {
-            return Err("gRPC probes are not supported yet; use tcpSocket or httpGet".to_owned());
+        } else if let Some(grpc) = &probe.grpc {
+            Check::Grpc {
+                port: resolve(&IntOrString::Int(grpc.port))?,
+                service: grpc.service.clone().unwrap_or_default(),
+            }
         } else {
             Check::Tcp(port)
         };
@@ -163,6 +176,15 @@ impl Probe {
     ) -> Result<(), String> {
         match &self.check {
             Check::Passed => Ok(()),
+            Check::Grpc { port, service } => {
+                let to = SocketAddr::from((address, *port));
+                match tokio::time::timeout(self.timeout, grpc::check(to, service)).await {
+                    Ok(result) => result,
+                    Err(_) => {
+                        Err(format!("timeout: failed to connect service {to:?} within {:?}", self.timeout))
+                    }
+                }
+            }
             Check::Exec(command) => exec(launcher, id, command, self.timeout).await,
             Check::Tcp(port) => {
                 let to = SocketAddr::from((address, *port));

@@ -127,12 +127,11 @@ impl Inbox {
     pub(crate) fn note(&self, cell: &Cell, note: Note) {
         let mut dirty = self.lock();
         if dirty.notes.len() < NOTES_MAX && (note.warning || dirty.may_note(clock::now())) {
-            let containers = &cell.template.spec.containers;
             dirty.notes.push_back(NoteAbout {
                 namespace: cell.key.namespace.to_string(),
                 pod: cell.pod.clone(),
                 uid: cell.uid.clone(),
-                container: containers.first().map(|container| container.name.clone()).unwrap_or_default(),
+                container: cell.container_name().to_owned(),
                 note,
             });
             self.wake.notify_one();

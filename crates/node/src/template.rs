@@ -15,6 +15,7 @@ use dormouse_sandbox::cgroup::{CgroupPlan, Limits};
 use dormouse_sandbox::{Capabilities, LogPlan, Mount, MountSource, Plan, SeccompProfile, User};
 use k8s_openapi::api::core::v1 as core;
 
+use crate::manager::cell::{Part, serving};
 use crate::probe::Probe;
 
 pub(crate) use component::Component;
@@ -24,6 +25,8 @@ pub(crate) use volumes::Volumes;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_PORT: u16 = 8080;
+/// The life of a token that names none, in seconds.
+const TOKEN_SECONDS: i64 = 3600;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// Processes and threads of one instance: a fork bomb must not take the machine.
 pub(crate) const PIDS_MAX: u64 = 32_768;
@@ -49,6 +52,7 @@ pub(crate) struct ImageFacts {
 pub(crate) struct Referenced {
     pub(crate) secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     pub(crate) config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    pub(crate) tokens: BTreeMap<TokenWanted, Vec<u8>>,
 }
 
 /// Names of the Secrets and ConfigMaps that a pod needs.
@@ -56,6 +60,21 @@ pub(crate) struct Referenced {
 pub(crate) struct References {
     pub(crate) secrets: BTreeSet<String>,
     pub(crate) config_maps: BTreeSet<String>,
+    pub(crate) tokens: BTreeSet<TokenWanted>,
+}
+
+/// A token of the pod's service account: for whom, and for how many seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TokenWanted {
+    pub(crate) audience: String,
+    pub(crate) seconds: i64,
+}
+
+impl TokenWanted {
+    pub(crate) fn of(projection: &core::ServiceAccountTokenProjection) -> Self {
+        let seconds = projection.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+        Self { audience: projection.audience.clone().unwrap_or_default(), seconds }
+    }
 }
 
 /// A value of the environment: known ahead, or only when the instance starts.
@@ -129,6 +148,8 @@ pub(crate) struct Skeleton {
     resolv_conf: String,
     hosts: String,
     hostname: Option<String>,
+    /// The further containers, each with its place.
+    further: Vec<(Part, Skeleton)>,
 }
 
 /// The pod's restart policy.
@@ -151,13 +172,20 @@ pub(crate) struct Identity<'a> {
     pub(crate) netns: PathBuf,
     pub(crate) cgroup: CgroupPlan,
     pub(crate) work_dir: PathBuf,
+    /// Where scratch volumes are.
+    pub(crate) scratch: PathBuf,
     pub(crate) log: PathBuf,
+}
+
+/// All containers: those of `containers`, then the init containers.
+pub(crate) fn containers(pod: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
+    pod.containers.iter().chain(pod.init_containers.iter().flatten())
 }
 
 /// Names of everything that must be read before [`skeleton`].
 pub(crate) fn references(pod: &core::PodSpec) -> References {
     let mut found = References::default();
-    for container in &pod.containers {
+    for container in containers(pod) {
         for from in container.env_from.iter().flatten() {
             found.secrets.extend(from.secret_ref.iter().map(|secret| secret.name.clone()));
             found.config_maps.extend(from.config_map_ref.iter().map(|map| map.name.clone()));
@@ -172,6 +200,7 @@ pub(crate) fn references(pod: &core::PodSpec) -> References {
         found.config_maps.extend(volume.config_map.iter().map(|map| map.name.clone()));
         let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
         for source in sources {
+            found.tokens.extend(source.service_account_token.iter().map(TokenWanted::of));
             found.secrets.extend(source.secret.iter().map(|secret| secret.name.clone()));
             found.config_maps.extend(source.config_map.iter().map(|map| map.name.clone()));
         }
@@ -193,7 +222,7 @@ pub(crate) fn user_port(container: &core::Container) -> u16 {
     port.and_then(|port| u16::try_from(port).ok()).or_else(from_env).unwrap_or(DEFAULT_PORT)
 }
 
-/// Computes everything that can be known before an instance starts.
+/// Computes everything that can be known before an instance starts; `images` are in the order of [`containers`].
 ///
 /// # Errors
 /// A sentence for `CreateContainerConfigError`: something is missing, contradictory or not supported yet.
@@ -201,19 +230,49 @@ pub(crate) fn skeleton(
     pod: &core::PodSpec,
     meta: &BTreeMap<String, String>,
     annotations: &BTreeMap<String, String>,
+    images: &[ImageFacts],
+    referenced: &Referenced,
+    around: &Surroundings<'_>,
+) -> Result<(Skeleton, Volumes), String> {
+    let main = serving(pod);
+    let mut found = None;
+    let mut further = Vec::new();
+    for (at, (container, image)) in containers(pod).zip(images).enumerate() {
+        let part = match at.checked_sub(pod.containers.len()) {
+            Some(init) => Part::Before(init),
+            None if at == main => Part::Serving,
+            None => Part::Beside(at),
+        };
+        let made = one(part, container, pod, meta, annotations, image, referenced, around)?;
+        match part {
+            Part::Serving => found = Some(made),
+            Part::Beside(_) | Part::Before(_) => further.push((part, made.0)),
+        }
+    }
+    let (mut skeleton, volumes) = found.ok_or("the pod has no container")?;
+    let is_component = |skeleton: &Skeleton| skeleton.component.is_some();
+    if !further.is_empty()
+        && (is_component(&skeleton) || further.iter().any(|(_, other)| is_component(other)))
+    {
+        return Err(
+            "a WebAssembly component runs alone: it cannot share a pod with other containers".to_owned()
+        );
+    }
+    skeleton.further = further;
+    Ok((skeleton, volumes))
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that a container is made of")]
+fn one(
+    part: Part,
+    container: &core::Container,
+    pod: &core::PodSpec,
+    meta: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
     image: &ImageFacts,
     referenced: &Referenced,
     around: &Surroundings<'_>,
 ) -> Result<(Skeleton, Volumes), String> {
-    let [container] = pod.containers.as_slice() else {
-        return Err(format!(
-            "pods with {} containers are not run yet: exactly one is supported",
-            pod.containers.len()
-        ));
-    };
-    if pod.init_containers.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Err("init containers are not run yet".to_owned());
-    }
     let port = user_port(container);
     let ports = container.ports.as_deref().unwrap_or_default();
     let read = |probe: &Option<core::Probe>, what: &str| {
@@ -221,6 +280,8 @@ pub(crate) fn skeleton(
             |probe: &core::Probe| Probe::read(probe, port, ports).map_err(|why| format!("{what}: {why}"));
         probe.as_ref().map(read).transpose()
     };
+    // A container that requests do not go to is ready when it runs, unless it says otherwise.
+    let unasked = || if part == Part::Serving { Probe::tcp(port) } else { Probe::passed() };
     let env = environment(container, pod, meta, annotations, referenced, around)?;
     let context = container.security_context.clone().unwrap_or_default();
     let pod_context = pod.security_context.clone().unwrap_or_default();
@@ -239,7 +300,7 @@ pub(crate) fn skeleton(
     let skeleton = Skeleton {
         digest: image.digest.clone(),
         port,
-        readiness: read(&container.readiness_probe, "readinessProbe")?.unwrap_or_else(|| Probe::tcp(port)),
+        readiness: read(&container.readiness_probe, "readinessProbe")?.unwrap_or_else(unasked),
         liveness: read(&container.liveness_probe, "livenessProbe")?,
         startup: read(&container.startup_probe, "startupProbe")?,
         grace: pod
@@ -277,6 +338,7 @@ pub(crate) fn skeleton(
         resolv_conf: around.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect(),
         hosts: hosts(pod),
         hostname: pod.hostname.clone().filter(|name| !name.is_empty()),
+        further: Vec::new(),
     };
     Ok((skeleton, volumes))
 }
@@ -284,6 +346,14 @@ pub(crate) fn skeleton(
 // === impl Skeleton ===
 
 impl Skeleton {
+    /// The skeleton of one container of the pod.
+    pub(crate) fn part(&self, part: Part) -> Option<&Self> {
+        match part {
+            Part::Serving => Some(self),
+            other => self.further.iter().find(|(have, _)| *have == other).map(|(_, skeleton)| skeleton),
+        }
+    }
+
     /// The plan of one instance. Cheap: it runs while a request waits.
     pub(crate) fn plan(&self, identity: Identity<'_>) -> Plan {
         let hostname = self.hostname(identity.pod);
@@ -296,7 +366,7 @@ impl Skeleton {
         env.extend(own.iter().map(|(name, value)| (*name, value.as_str())));
         let args = self.arguments(&own);
         let env = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let scratch = identity.work_dir.join("volumes");
+        let scratch = &identity.scratch;
         let mounts = self.mounts.iter().map(|mount| Mount {
             source: match &mount.source {
                 Source::Path(path) => MountSource::Bind(path.clone()),

@@ -18,7 +18,9 @@ use dormouse_image::{Auth, Images, Silent};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret, ServiceAccount};
+use kube::api::PostParams;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
@@ -35,6 +37,8 @@ const PARALLEL: usize = 4;
 const DEFAULT_PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
 const PREPARE_BACKOFF: Backoff =
     Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300), jitter_percent: 10 };
+/// No token has a shorter life.
+const TOKEN_MIN_SECONDS: u64 = 600;
 const WATCH_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10), jitter_percent: 20 };
 
@@ -165,7 +169,16 @@ impl Preparer {
             match result {
                 Ok(skeleton) => {
                     self.inner.manager.prepared(key, &hash, Preparation::Ready(Arc::new(skeleton)));
-                    return;
+                    // Tokens are renewed in the files of running instances before they end.
+                    let tokens = template::references(&wanted.template.spec).tokens;
+                    let Some(seconds) = tokens.iter().map(|token| token.seconds).min() else { return };
+                    let life =
+                        Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(TOKEN_MIN_SECONDS));
+                    clock::sleep(life * 4 / 5).await;
+                    if self.inner.manager.wanted(key).is_none_or(|now| now.template.hash != hash) {
+                        return;
+                    }
+                    continue;
                 }
                 Err(failure) => {
                     if attempt == 0 {
@@ -187,10 +200,16 @@ impl Preparer {
     async fn attempt(&self, key: &WorkKey, template: &Template) -> Result<template::Skeleton, ImageFailure> {
         let bad = |message: String| ImageFailure { reason: "CreateContainerConfigError", message };
         let spec = &template.spec;
-        let image = spec.containers.first().and_then(|container| container.image.clone()).unwrap_or_default();
         let auth = self.auth(key, spec).await.map_err(bad)?;
-        let facts = self.inner.images.prepare(&image, auth).await?;
-        let referenced = self.read(key, &template::references(spec)).await.map_err(bad)?;
+        let mut images = Vec::new();
+        for container in template::containers(spec) {
+            let image = container.image.clone().unwrap_or_default();
+            images.push(self.inner.images.prepare(&image, auth.clone()).await?);
+        }
+        let referenced = self
+            .read(key, spec.service_account_name.as_deref(), &template::references(spec))
+            .await
+            .map_err(bad)?;
         let volume_dir = self.volume_dir(key).join(&template.hash);
         let nameservers = match spec.dns_config.as_ref().and_then(|dns| dns.nameservers.clone()) {
             Some(given) if !given.is_empty() => given,
@@ -209,7 +228,7 @@ impl Preparer {
                 volume_dir: &volume_dir,
             };
             let (skeleton, volumes) =
-                template::skeleton(&spec, &labels, &annotations, &facts, &referenced, &around)?;
+                template::skeleton(&spec, &labels, &annotations, &images, &referenced, &around)?;
             write_volumes(&volumes).map_err(|error| format!("write the volumes: {error}"))?;
             skeleton.check_directories()?;
             Ok(skeleton)
@@ -245,7 +264,12 @@ impl Preparer {
         Ok(auth)
     }
 
-    async fn read(&self, key: &WorkKey, references: &References) -> Result<Referenced, String> {
+    async fn read(
+        &self,
+        key: &WorkKey,
+        account: Option<&str>,
+        references: &References,
+    ) -> Result<Referenced, String> {
         let mut found = Referenced::default();
         let secrets: Api<Secret> = Api::namespaced(self.inner.client.clone(), &key.namespace);
         for name in &references.secrets {
@@ -269,6 +293,26 @@ impl Preparer {
                     map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
                 found.config_maps.insert(name.clone(), text.chain(binary).collect());
             }
+        }
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.inner.client.clone(), &key.namespace);
+        let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+        for wanted in &references.tokens {
+            let request = TokenRequest {
+                spec: TokenRequestSpec {
+                    audiences: Some(wanted.audience.clone())
+                        .into_iter()
+                        .filter(|it| !it.is_empty())
+                        .collect(),
+                    expiration_seconds: Some(wanted.seconds),
+                    ..TokenRequestSpec::default()
+                },
+                ..TokenRequest::default()
+            };
+            let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
+            let answer =
+                answer.map_err(|error| format!("get a token for service account {account:?}: {error}"))?;
+            let token = answer.status.map(|status| status.token).unwrap_or_default();
+            found.tokens.insert(wanted.clone(), token.into_bytes());
         }
         Ok(found)
     }

@@ -13,13 +13,15 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::decode::decode;
 use super::{Admitted, Cause, Denied, Operation, Request};
+use crate::config;
 use crate::names;
+use crate::vocabulary::SYSTEM_NAMESPACE;
 
 /// Collects what is wrong.
 #[derive(Default)]
@@ -56,7 +58,10 @@ pub(super) fn admit(request: &Request<'_>, object: Value) -> Result<Admitted, De
     let free = |_: &mut _, _: Option<&_>, _: &mut Causes| {};
     match (request.kind.group, request.kind.kind) {
         ("", "Namespace") => pass::<core::Namespace>(request, &object, namespace),
-        ("", "ConfigMap") => pass::<core::ConfigMap>(request, &object, config_map),
+        ("", "ConfigMap") => {
+            settings(request, &object)?;
+            pass::<core::ConfigMap>(request, &object, config_map)
+        }
         ("", "Secret") => pass::<core::Secret>(request, &object, secret),
         ("", "ServiceAccount") => pass::<core::ServiceAccount>(request, &object, free),
         ("", "Service") => pass::<core::Service>(request, &object, service),
@@ -73,6 +78,22 @@ pub(super) fn admit(request: &Request<'_>, object: Value) -> Result<Admitted, De
         ("events.k8s.io", "Event") => plain::<Event>(request, object),
         _ => Ok(Admitted { object, warnings: Vec::new() }),
     }
+}
+
+/// The platform's own ConfigMaps must be readable: what it cannot honour is refused here, not ignored later.
+fn settings(request: &Request<'_>, object: &Value) -> Result<(), Denied> {
+    let metadata = |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
+    let (Some(SYSTEM_NAMESPACE), Some(name), None) =
+        (metadata("namespace"), metadata("name"), request.subresource)
+    else {
+        return Ok(());
+    };
+    let data = object.get("data").and_then(|data| config::Data::deserialize(data).ok()).unwrap_or_default();
+    config::check(name, &data).map_err(|why| {
+        Denied::BadRequest(format!(
+            "admission webhook \"config.webhook.serving.knative.dev\" denied the request: validation failed: {why}"
+        ))
+    })
 }
 
 fn plain<K>(request: &Request<'_>, object: Value) -> Result<Admitted, Denied>

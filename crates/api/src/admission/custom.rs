@@ -69,11 +69,11 @@ fn template(
     old: Option<&RevisionTemplateSpec>,
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> FieldError {
-    revision::defaults::template(template, old);
+    revision::defaults::template(template, old, request.settings);
     let generated = request.operation == Operation::Create
         && metadata.generate_name.as_deref().is_some_and(|name| !name.is_empty());
     let name = metadata.name.as_deref().unwrap_or_default();
-    revision::validation::template(template, old, name, generated, request.allowed)
+    revision::validation::template(template, old, name, generated, request.settings)
         .via("template")
         .via("spec")
 }
@@ -115,14 +115,15 @@ fn revision(request: &Request<'_>, new: &mut Revision, old: Option<&Revision>) -
             meta::diff(&old.spec, &new.spec),
         );
     }
-    revision::defaults::spec(&mut new.spec, true);
+    revision::defaults::spec(&mut new.spec, true, request.settings);
     let annotations = new.metadata.annotations.as_ref().unwrap_or(&empty);
-    let errors =
-        revision::validation::annotations(annotations, request.allowed).via("annotations").via("metadata");
+    let errors = revision::validation::annotations(annotations, request.settings.scaling)
+        .via("annotations")
+        .via("metadata");
     let lacks_name = new.metadata.name.as_deref().is_none_or(str::is_empty)
         && new.metadata.generate_name.as_deref().is_none_or(str::is_empty);
     let name = if lacks_name { FieldError::missing(&["metadata.name"]) } else { FieldError::none() };
-    errors.also(name).also(revision::validation::spec(&new.spec).via("spec"))
+    errors.also(name).also(revision::validation::spec(&new.spec, request.settings).via("spec"))
 }
 
 fn ingress(_: &Request<'_>, new: &mut Ingress, _: Option<&Ingress>) -> FieldError {

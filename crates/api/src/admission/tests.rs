@@ -4,6 +4,7 @@ use super::*;
 use crate::kind;
 
 fn request(group: &str, name: &str) -> Request<'static> {
+    static PLAIN: std::sync::LazyLock<Settings> = std::sync::LazyLock::new(Settings::default);
     Request {
         kind: kind::by_kind(group, name).unwrap(),
         operation: Operation::Create,
@@ -11,7 +12,7 @@ fn request(group: &str, name: &str) -> Request<'static> {
         user: "kubernetes-admin",
         old: None,
         strict: Strictness::Strict,
-        allowed: Default::default(),
+        settings: &PLAIN,
         now: Timestamp::UNIX_EPOCH,
     }
 }

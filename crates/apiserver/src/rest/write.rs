@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_api::admission::{self, Denied, Operation, Strictness};
-use dormouse_api::autoscaling::Allowed;
+use dormouse_api::config::Settings;
 use dormouse_api::kind::{self, KindInfo};
 use dormouse_api::vocabulary::SYSTEM_NAMESPACE;
 use dormouse_base::clock;
@@ -147,9 +147,9 @@ impl Server {
             meta_mut(&mut object).remove("managedFields");
         }
         initial_state(kind, &mut object);
-        let allowed = self.allowed(kind);
+        let settings = self.settings(kind);
         let (object, warnings) =
-            admit(kind, Operation::Create, Part::Main, None, object, options, allowed, now)?;
+            admit(kind, Operation::Create, Part::Main, None, object, options, &settings, now)?;
         let key = object_key(kind, namespace, &name);
         let exists = || match self.inner.store.get(&key).map(|stored| stored.value()) {
             Some(present) if at(&present, &["metadata", "deletionTimestamp"]).is_some() => {
@@ -185,14 +185,15 @@ impl Server {
         Ok(())
     }
 
-    /// What config-autoscaler allows beyond the defaults; it concerns only kinds that carry scaling annotations.
-    fn allowed(&self, kind: &KindInfo) -> Allowed {
-        let settings = kind::find("", "v1", "configmaps").filter(|_| kind.custom).and_then(|maps| {
-            self.inner.store.get(&object_key(maps, Some(SYSTEM_NAMESPACE), "config-autoscaler"))
-        });
-        let data =
-            settings.and_then(|stored| serde_json::from_value(stored.value().get("data")?.clone()).ok());
-        data.map_or_else(Allowed::default, |data| Allowed::read(&data))
+    /// What the platform's ConfigMaps say; it concerns only our own kinds.
+    fn settings(&self, kind: &KindInfo) -> Settings {
+        let Some(maps) = kind::find("", "v1", "configmaps").filter(|_| kind.custom) else {
+            return Settings::default();
+        };
+        Settings::read(|name| {
+            let stored = self.inner.store.get(&object_key(maps, Some(SYSTEM_NAMESPACE), name))?;
+            serde_json::from_value(stored.value().get("data")?.clone()).ok()
+        })
     }
 
     /// PUT and PATCH.
@@ -269,7 +270,7 @@ impl Server {
                     Some(&current),
                     object,
                     options,
-                    self.allowed(kind),
+                    &self.settings(kind),
                     now,
                 )?;
                 meta::stamp_update(&current, &mut object);
@@ -400,7 +401,7 @@ fn admit(
     old: Option<&Value>,
     object: Value,
     options: &Options<'_>,
-    allowed: Allowed,
+    settings: &Settings,
     now: jiff::Timestamp,
 ) -> Result<(Value, Vec<String>), Status> {
     let name = text(&object, &["metadata", "name"]).to_owned();
@@ -411,7 +412,7 @@ fn admit(
         user: &options.user.name,
         old,
         strict: options.strict,
-        allowed,
+        settings,
         now,
     };
     match admission::admit(&request, object) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dormouse_api::serving::revision::Revision;
@@ -21,8 +21,9 @@ use serde::de::DeserializeOwned;
 
 use super::error::Error;
 use super::family::Family;
+use super::naming::Naming;
 use super::tracker::Tracker;
-use super::{Deps, Domain, Resolve};
+use super::{Deps, Resolve};
 
 /// How long a failing reconcile waits: long enough not to spin, short enough not to be noticed.
 const RETRY: Backoff =
@@ -58,7 +59,7 @@ impl Severity {
 pub(crate) struct Context {
     pub(crate) client: kube::Client,
     pub(crate) resolve: Arc<dyn Resolve>,
-    pub(crate) domain: Domain,
+    naming: RwLock<Arc<Naming>>,
     pub(crate) tasks: Tasks,
     pub(crate) tracker: Tracker,
     pub(crate) family: Family,
@@ -70,12 +71,22 @@ impl Context {
         Self {
             client,
             resolve: deps.resolve,
-            domain: deps.domain,
+            naming: RwLock::new(Arc::new(Naming::new(deps.domain))),
             tasks,
             tracker: Tracker::default(),
             family: Family::default(),
             failures: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// How hosts are named at this moment.
+    pub(crate) fn naming(&self) -> Arc<Naming> {
+        self.naming.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names hosts differently from now on.
+    pub(crate) fn set_naming(&self, naming: Arc<Naming>) {
+        *self.naming.write().unwrap_or_else(PoisonError::into_inner) = naming;
     }
 
     /// The objects of kind `K` in `namespace`.

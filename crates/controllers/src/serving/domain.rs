@@ -2,7 +2,7 @@
 
 use dormouse_api::vocabulary::CLUSTER_DOMAIN;
 
-/// The suffix of public hosts and the port that URLs carry.
+/// The suffix of public hosts where config-domain names none, and the port that URLs carry.
 ///
 /// The default needs no DNS: `*.localhost` is this machine (RFC 6761), so curl and browsers open it as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,21 +11,6 @@ pub struct Domain {
     pub suffix: String,
     /// The gateway's port; `None` when it is 80 and URLs need none.
     pub port: Option<u16>,
-}
-
-impl Domain {
-    /// `<name>.<namespace>.<suffix>`.
-    pub fn host(&self, name: &str, namespace: &str) -> String {
-        format!("{name}.{namespace}.{}", self.suffix)
-    }
-
-    /// The public URL of `name`.
-    pub fn url(&self, name: &str, namespace: &str) -> String {
-        match self.port {
-            Some(port) => format!("http://{}:{port}", self.host(name, namespace)),
-            None => format!("http://{}", self.host(name, namespace)),
-        }
-    }
 }
 
 /// The hosts under which `name` is reached from inside, shortest first.

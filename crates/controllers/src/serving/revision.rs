@@ -117,7 +117,10 @@ async fn resolve_all(
 ) -> Result<Result<(), (String, ResolveError)>, Error> {
     let secrets = pull_secrets(ctx, namespace, revision).await?;
     let mut statuses = Vec::new();
-    for container in revision.spec.pod.containers.clone() {
+    let pod = revision.spec.pod.clone();
+    let inits = pod.init_containers.unwrap_or_default();
+    let init_count = inits.len();
+    for container in inits.into_iter().chain(pod.containers) {
         let image = container.image.clone().unwrap_or_default();
         let mut answer = ctx.resolve.resolve(image.clone(), secrets.clone());
         let first = tokio::time::timeout(PATIENCE, &mut answer).await;
@@ -142,7 +145,9 @@ async fn resolve_all(
             Err(error) => return Ok(Err((image, error))),
         }
     }
-    revision.status.get_or_insert_default().container_statuses = statuses;
+    let status = revision.status.get_or_insert_default();
+    status.container_statuses = statuses.split_off(init_count);
+    status.init_container_statuses = statuses;
     Ok(Ok(()))
 }
 

@@ -5,14 +5,14 @@ pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dormouse_api::networking::Ingress;
 use dormouse_api::serving::configuration::Configuration;
 use dormouse_api::serving::revision::Revision;
 use dormouse_api::serving::route::Route;
-use dormouse_api::vocabulary::ROUTE_LABEL;
+use dormouse_api::vocabulary::{CLUSTER_LOCAL, ROUTE_LABEL, VISIBILITY_LABEL};
 use dormouse_base::clock;
 use k8s_openapi::api::core::v1::Service as CoreService;
 use kube::api::{DeleteParams, ListParams};
@@ -24,15 +24,19 @@ use kube::{Api, Resource, ResourceExt};
 use super::context::{Context, Severity, controlled_by, drive, identity};
 use super::error::Error;
 use super::labeler;
+use super::naming::{self, Names, Naming};
 use plan::{Known, Outcome};
 
 pub(crate) async fn run(ctx: Arc<Context>) {
     ctx.learn_revisions().await;
+    let renamed = naming::follow(ctx.clone()).await;
     let client = ctx.client.clone();
     let all = watcher::Config::default;
     let (configurations, revisions) = (ctx.clone(), ctx.clone());
     let controller = Controller::new(Api::<Route>::all(client.clone()), all())
         .owns(Api::<Ingress>::all(client.clone()), all())
+        .owns(Api::<CoreService>::all(client.clone()), all().labels(ROUTE_LABEL))
+        .reconcile_all_on(renamed)
         .watches(Api::<Configuration>::all(client.clone()), all(), move |object: Configuration| {
             referrers(&configurations, "configuration", &object)
         })
@@ -65,9 +69,12 @@ async fn reconcile(route: Arc<Route>, ctx: Arc<Context>) -> Result<Action, Error
     let known = load(&ctx, namespace, name, &route).await?;
     let mut status = route.status.clone().unwrap_or_default();
     let now = clock::timestamp();
-    let outcome = plan::traffic(&route, &known, &ctx.domain, &mut status, now);
+    let naming = ctx.naming();
+    let private = private_tags(&ctx, &route, namespace, &naming).await?;
+    let names = naming.of(&route, private);
+    let outcome = plan::traffic(&route, &known, &names, &mut status, now);
     if let Outcome::Assigned(targets) = &outcome {
-        let applied = apply_children(&ctx, &route, namespace, targets).await?;
+        let applied = apply_children(&ctx, &route, namespace, targets, &names).await?;
         plan::ingress(applied.as_ref(), &mut status, now);
     }
     if route.status.as_ref() != Some(&status) {
@@ -125,14 +132,35 @@ async fn load_revision(
     Ok(())
 }
 
+/// The tags, and the empty one, whose placeholder Service somebody has labelled as private.
+async fn private_tags(
+    ctx: &Context,
+    route: &Route,
+    namespace: &str,
+    naming: &Naming,
+) -> Result<BTreeSet<String>, Error> {
+    let names = naming.of(route, BTreeSet::new());
+    let mut private = BTreeSet::new();
+    let tags = route.spec.traffic.iter().filter_map(|target| target.tag.as_deref());
+    for tag in tags.chain([""]).collect::<BTreeSet<_>>() {
+        let found = ctx.get::<CoreService>(namespace, &names.label(tag)).await?;
+        let labels = found.and_then(|service| service.metadata.labels).unwrap_or_default();
+        if labels.get(VISIBILITY_LABEL).is_some_and(|value| value == CLUSTER_LOCAL) {
+            private.insert(tag.to_owned());
+        }
+    }
+    Ok(private)
+}
+
 /// Makes the KIngress and the placeholders true; answers the KIngress as it is now, or who is in the way.
 async fn apply_children(
     ctx: &Context,
     route: &Route,
     namespace: &str,
     targets: &[plan::Target],
+    names: &Names<'_>,
 ) -> Result<Result<Ingress, String>, Error> {
-    let wanted = children::placeholders(route, targets, &ctx.domain);
+    let wanted = children::placeholders(route, targets, names);
     for placeholder in &wanted {
         let name = placeholder.name_any();
         match ctx.get::<CoreService>(namespace, &name).await? {
@@ -151,7 +179,7 @@ async fn apply_children(
     }
     remove_old_placeholders(ctx, route, namespace, &wanted).await?;
 
-    let wanted = children::ingress(route, targets, &ctx.domain);
+    let wanted = children::ingress(route, targets, names);
     let name = wanted.name_any();
     let Some(existing) = ctx.get::<Ingress>(namespace, &name).await? else {
         let created = ctx.create(namespace, &wanted).await?;

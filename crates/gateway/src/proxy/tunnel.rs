@@ -1,8 +1,9 @@
 //! After a protocol switch (WebSocket): bytes both ways until one side closes.
 //!
-//! The revision's total time limit ended with the switch; its idle limit counts traffic in both directions.
+//! The limits of a request hold until the instance has said something after the switch; from then on only the idle one
+//! does, which counts traffic in both directions. (Knative's own limits do not see these bytes and cut tunnels that live.)
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dormouse_base::clock;
 use http::{Response, StatusCode, header};
@@ -15,6 +16,22 @@ use crate::gateway::Shared;
 use crate::metrics::Track;
 use crate::revision::{Permit, RevisionPolicy};
 
+/// When a tunnel is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// By when the instance must have said something.
+    first_byte: Instant,
+    idle: Option<Duration>,
+}
+
+impl Limits {
+    pub(super) fn new(policy: &RevisionPolicy, arrival: Instant, total: Instant) -> Self {
+        let set = |limit: Duration| (!limit.is_zero()).then_some(limit);
+        let start = set(policy.response_start_timeout).map_or(total, |limit| arrival + limit);
+        Self { first_byte: start.min(total), idle: set(policy.idle_timeout) }
+    }
+}
+
 /// Answers the switch to the client and tunnels in a task that keeps the place in the instance.
 pub(super) fn start(
     shared: &Shared,
@@ -23,13 +40,12 @@ pub(super) fn start(
     permit: Permit,
     track: Track,
     downstream: Option<hyper::upgrade::OnUpgrade>,
-    policy: &RevisionPolicy,
+    limits: Limits,
 ) -> Response<Body> {
     let (Some(downstream), Carrier::Http1(connection)) = (downstream, carrier) else {
         return super::text(StatusCode::BAD_GATEWAY, "instance switched protocols without being asked\n");
     };
     let upstream = hyper::upgrade::on(&mut response);
-    let idle = (!policy.idle_timeout.is_zero()).then_some(policy.idle_timeout);
     let shutdown = shared.tasks.shutdown().clone();
     shared.tasks.spawn_connection("gateway-tunnel", async move {
         let held = (permit, track);
@@ -37,7 +53,7 @@ pub(super) fn start(
         let ended = match (driven, upstream) {
             (Ok(()), Ok(upstream)) => match downstream.await {
                 Ok(client) => tokio::select! {
-                    result = tunnel(TokioIo::new(client), TokioIo::new(upstream), idle) => result,
+                    result = tunnel(TokioIo::new(client), TokioIo::new(upstream), limits) => result,
                     () = shutdown.wait() => Ok(()),
                 },
                 Err(error) => Err(std::io::Error::other(error)),
@@ -60,16 +76,18 @@ pub(super) fn start(
 async fn tunnel(
     client: impl AsyncRead + AsyncWrite + Unpin,
     instance: impl AsyncRead + AsyncWrite + Unpin,
-    idle: Option<Duration>,
+    limits: Limits,
 ) -> std::io::Result<()> {
     let (mut client, mut instance) = (client, instance);
-    let Some(idle) = idle else {
-        return tokio::io::copy_bidirectional(&mut client, &mut instance).await.map(|_| ());
-    };
+    let mut first_byte = Some(limits.first_byte);
     let mut up = vec![0u8; 8192];
     let mut down = vec![0u8; 8192];
     let (mut up_open, mut down_open) = (true, true);
     while up_open || down_open {
+        let quiet = limits.idle.map(|idle| clock::now() + idle);
+        let Some(cut) = quiet.into_iter().chain(first_byte).min() else {
+            return tokio::io::copy_bidirectional(&mut client, &mut instance).await.map(|_| ());
+        };
         tokio::select! {
             read = client.read(&mut up), if up_open => match read? {
                 0 => {
@@ -83,9 +101,12 @@ async fn tunnel(
                     down_open = false;
                     client.shutdown().await?;
                 }
-                count => client.write_all(down.get(..count).unwrap_or_default()).await?,
+                count => {
+                    first_byte = None;
+                    client.write_all(down.get(..count).unwrap_or_default()).await?;
+                }
             },
-            () = clock::sleep(idle) => return Err(std::io::ErrorKind::TimedOut.into()),
+            () = clock::sleep_until(cut) => return Err(std::io::ErrorKind::TimedOut.into()),
         }
     }
     Ok(())

@@ -217,16 +217,23 @@ async fn websockets_are_tunnelled_and_counted_until_they_close() {
     }
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket"), "{answer}");
-    clock::sleep(Duration::from_millis(150)).await;
     for message in ["hello", "again"] {
         stream.write_all(message.as_bytes()).await.unwrap();
         let mut back = vec![0u8; message.len()];
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(back, message.as_bytes());
+        // Longer than a request may take.
+        clock::sleep(Duration::from_millis(150)).await;
     }
     assert_eq!(bench.gateway.in_flight(&address), 1, "an open socket is a request in flight");
     drop(stream);
     until("closed", || bench.gateway.in_flight(&address) == 0).await;
+
+    let mut silent = TcpStream::connect(bench.address).await.unwrap();
+    silent.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    silent.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "one whose instance says nothing is cut at the limit");
 }
 
 #[tokio::test]

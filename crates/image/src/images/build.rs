@@ -265,7 +265,9 @@ fn walk(root: &Path, dir: &Path, items: &mut BTreeMap<Vec<u8>, Item>) -> Result<
         let name = name.as_os_str().as_bytes().to_vec();
         let item = if meta.is_dir() {
             walk(root, &path, items)?;
-            Item::Directory { mode: 0o755 }
+            // The sticky bit is content: everybody may write to /tmp.
+            let sticky = meta.permissions().mode() & 0o1000 != 0;
+            Item::Directory { mode: if sticky { 0o1777 } else { 0o755 } }
         } else if meta.is_symlink() {
             let target = fs::read_link(&path).map_err(|source| Error::file("read", &path, source))?;
             Item::Link { target }

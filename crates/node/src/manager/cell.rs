@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{self as core, PodSpec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -22,6 +22,18 @@ pub(crate) struct Template {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) spec: PodSpec,
+}
+
+/// Which container of its pod something is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The one that requests go to; the only one of most pods.
+    #[default]
+    Serving,
+    /// One that runs beside it, by its place in `containers`.
+    Beside(usize),
+    /// One that runs to its end before the others start, by its place in `initContainers`.
+    Before(usize),
 }
 
 /// A container that has ended.
@@ -50,6 +62,9 @@ pub(crate) struct Facts {
     pub(crate) container: Container,
     pub(crate) last: Option<Ended>,
     pub(crate) restarts: u32,
+    /// This container's own probe passes.
+    pub(crate) passed: bool,
+    /// The instance takes requests: every container's probe passes.
     pub(crate) ready: bool,
     pub(crate) ready_changed: Timestamp,
     pub(crate) address: Option<SocketAddr>,
@@ -70,7 +85,7 @@ struct Inbox {
     exits: VecDeque<(String, Exit)>,
 }
 
-/// One instance.
+/// One instance, or one of the further containers of an instance.
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) key: WorkKey,
@@ -78,6 +93,13 @@ pub(crate) struct Cell {
     pub(crate) uid: String,
     pub(crate) template: Arc<Template>,
     pub(crate) born: Instant,
+    pub(crate) part: Part,
+    /// The containers that run beside the serving one.
+    pub(crate) beside: Vec<Arc<Cell>>,
+    /// The containers that run before it, in their order.
+    pub(crate) before: Vec<Arc<Cell>>,
+    /// Of a further container: the instance.
+    whole: Weak<Cell>,
     /// Rings when the inbox has something new.
     pub(crate) wake: Notify,
     inbox: Mutex<Inbox>,
@@ -95,12 +117,52 @@ pub(crate) struct Label {
     pub(crate) network: u16,
     pub(crate) slot: String,
     pub(crate) restarts: u32,
+    /// The container, of a pod that has several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
+    /// Whether the network goes when this sandbox does; the containers of a pod share one.
+    #[serde(default = "yes")]
+    pub(crate) owns_network: bool,
     pub(crate) port: u16,
     pub(crate) grace_seconds: u64,
     pub(crate) digest: String,
     pub(crate) log: PathBuf,
     pub(crate) created: i64,
     pub(crate) started: i64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The place of the container that requests go to: the one with a port, else the first.
+pub(crate) fn serving(spec: &PodSpec) -> usize {
+    let has_port =
+        |container: &core::Container| container.ports.as_ref().is_some_and(|ports| !ports.is_empty());
+    spec.containers.iter().position(has_port).unwrap_or(0)
+}
+
+// === impl Facts ===
+
+impl Facts {
+    fn new(wall: Timestamp) -> Self {
+        Self {
+            container: Container::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+            last: None,
+            restarts: 0,
+            passed: false,
+            ready: false,
+            ready_changed: wall,
+            address: None,
+            sandbox: None,
+            pid: None,
+            created: wall,
+            digest: String::new(),
+            log: None,
+            previous_log: None,
+            gone: false,
+        }
+    }
 }
 
 // === impl Cell ===
@@ -113,32 +175,69 @@ impl Cell {
         template: Arc<Template>,
         now: Instant,
         wall: Timestamp,
-    ) -> Self {
-        let facts = Facts {
-            container: Container::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
-            last: None,
-            restarts: 0,
-            ready: false,
-            ready_changed: wall,
-            address: None,
-            sandbox: None,
-            pid: None,
-            created: wall,
-            digest: String::new(),
-            log: None,
-            previous_log: None,
-            gone: false,
-        };
-        Self {
-            key,
-            pod,
-            uid,
-            template,
+    ) -> Arc<Self> {
+        let one = |part: Part, whole: Weak<Self>, beside, before| Self {
+            key: key.clone(),
+            pod: pod.clone(),
+            uid: uid.clone(),
+            template: template.clone(),
             born: now,
+            part,
+            beside,
+            before,
+            whole,
             wake: Notify::new(),
             inbox: Mutex::default(),
-            facts: Mutex::new(facts),
+            facts: Mutex::new(Facts::new(wall)),
+        };
+        let serving = serving(&template.spec);
+        let containers = template.spec.containers.len();
+        let inits = template.spec.init_containers.as_ref().map_or(0, Vec::len);
+        Arc::new_cyclic(|whole| {
+            let further = |part| Arc::new(one(part, whole.clone(), Vec::new(), Vec::new()));
+            let beside = (0..containers).filter(|at| *at != serving).map(Part::Beside).map(further).collect();
+            let before = (0..inits).map(Part::Before).map(further).collect();
+            one(Part::Serving, Weak::new(), beside, before)
+        })
+    }
+
+    /// The instance that this container belongs to.
+    pub(crate) fn whole(self: &Arc<Self>) -> Arc<Self> {
+        self.whole.upgrade().unwrap_or_else(|| self.clone())
+    }
+
+    /// Whether the instance has more than one container.
+    pub(crate) fn has_several(&self) -> bool {
+        !self.beside.is_empty() || !self.before.is_empty()
+    }
+
+    /// The container in the template.
+    pub(crate) fn container(&self) -> Option<&core::Container> {
+        let spec = &self.template.spec;
+        match self.part {
+            Part::Serving => spec.containers.get(serving(spec)),
+            Part::Beside(at) => spec.containers.get(at),
+            Part::Before(at) => spec.init_containers.as_ref()?.get(at),
         }
+    }
+
+    /// The name of the container.
+    pub(crate) fn container_name(&self) -> &str {
+        self.container().map(|container| container.name.as_str()).unwrap_or_default()
+    }
+
+    /// What the names of this container's sandboxes begin with; a number follows.
+    pub(crate) fn sandbox_prefix(&self) -> String {
+        let (namespace, pod) = (&self.key.namespace, &self.pod);
+        match self.part {
+            Part::Serving => format!("{namespace}_{pod}_"),
+            Part::Beside(_) | Part::Before(_) => format!("{namespace}_{pod}_{}_", self.container_name()),
+        }
+    }
+
+    /// All containers of the instance: those that ran before, the serving one, those beside it.
+    pub(crate) fn all(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        self.before.iter().chain(std::iter::once(self)).chain(&self.beside)
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {

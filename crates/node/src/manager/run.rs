@@ -1,7 +1,7 @@
 //! The life of one instance: wait for the image, take a network and a slot, launch, probe, serve, drain, end.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::component;
 use super::deaf::is_deaf;
 use super::hush::Starting;
 use crate::instance::{Event, Exit, Lifecycle, Phase, Step};
-use crate::manager::cell::{Cell, Container, Ended, Label};
+use crate::manager::cell::{Cell, Container, Ended, Label, Part};
 use crate::manager::{Manager, Preparation};
 use crate::network::Network;
 use crate::pool::Slot;
@@ -89,15 +89,96 @@ enum Checked {
     Live(Result<(), String>),
 }
 
+/// The network of a container: its own until it is taken, or the one that the containers of its pod share.
+enum Net<'a> {
+    Own(&'a mut Option<Network>),
+    Shared { network: &'a Network, scratch: &'a Path },
+}
+
 /// The whole life. Everything it took is given back when it returns.
 pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopted>) {
-    let mut restarts = 0;
     let mut network = None;
+    if cell.has_several() && adopted.is_none() {
+        together(&manager, &cell, &mut network).await;
+    } else {
+        live(&manager, &cell, Net::Own(&mut network), adopted).await;
+    }
+    cell.facts().ready = false;
+    manager.finished(&cell, network);
+}
+
+/// The life of a pod with several containers: those that run before, one after the other, then the rest side by side.
+async fn together(manager: &Manager, cell: &Arc<Cell>, network: &mut Option<Network>) {
+    if prepared(manager, cell).await.is_none() {
+        return;
+    }
+    let mut life = Lifecycle::new(Duration::from_secs(30), 0, clock::now());
+    let (own, slot) = loop {
+        let taken = match manager.networks().take().await {
+            Ok(taken) => {
+                let own = network.insert(taken);
+                manager.slots().take().map(|slot| (&*own, slot))
+            }
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(both) => break both,
+            Err(error) => {
+                if let Some(network) = network.take() {
+                    manager.networks().give_back(network);
+                }
+                failed(manager, cell, Failure::create(&error));
+                if !after_exit(manager, cell, &mut life, Restart::Always).await {
+                    return;
+                }
+            }
+        }
+    };
+    // What the containers share outlives each of them.
+    let scratch = slot.work_dir.join("volumes");
+    let shared = || Net::Shared { network: own, scratch: &scratch };
+    let mut done = true;
+    for init in &cell.before {
+        done = done && first(manager, cell, init, shared()).await;
+    }
+    if done {
+        let beside = cell.beside.iter().map(|part| live(manager, part, shared(), None));
+        let serving = async {
+            live(manager, cell, shared(), None).await;
+            for part in &cell.beside {
+                part.stop(None);
+            }
+        };
+        futures::future::join(serving, futures::future::join_all(beside)).await;
+    }
+    manager.slots().discard(slot);
+}
+
+/// Runs an init container until it has succeeded; `false` when the instance is asked to end first.
+async fn first(manager: &Manager, cell: &Arc<Cell>, init: &Arc<Cell>, network: Net<'_>) -> bool {
+    let mut running = std::pin::pin!(live(manager, init, network, None));
+    loop {
+        if let Some(grace) = cell.stop_asked() {
+            init.stop(grace);
+        }
+        tokio::select! {
+            biased; // A request to end is passed on; it keeps until the container has ended.
+            () = cell.wake.notified() => {}
+            () = &mut running => break,
+        }
+    }
+    let succeeded = matches!(&init.facts().container, Container::Ended(ended) if ended.code == 0);
+    succeeded && cell.stop_asked().is_none()
+}
+
+/// The life of one container, through all its restarts.
+async fn live(manager: &Manager, cell: &Arc<Cell>, mut network: Net<'_>, adopted: Option<Adopted>) {
+    let mut restarts = 0;
     let mut running = None;
     let mut starting = None;
-    if let Some(adopted) = adopted {
+    if let (Some(adopted), Net::Own(network)) = (adopted, &mut network) {
         restarts = adopted.label.restarts;
-        network = Some(adopted.network);
+        **network = Some(adopted.network);
         let care = Care {
             port: adopted.label.port,
             readiness: Probe::tcp(adopted.label.port),
@@ -113,24 +194,16 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
         let (id, ground, mut care) = match running.take() {
             Some(running) => running,
             None => {
-                let Some(skeleton) = prepared(&manager, &cell).await else { break };
+                let Some(skeleton) = prepared(manager, cell).await else { break };
+                let Some(part) = skeleton.part(cell.part) else { break };
                 starting = Some(manager.inner.hush.begin(clock::now()));
-                life.set_grace(skeleton.grace);
-                match launch(&manager, &cell, &skeleton, &mut network, life.restarts).await {
+                life.set_grace(part.grace);
+                match launch(manager, cell, part, &mut network, life.restarts).await {
                     Ok(started) => started,
                     Err(failure) => {
                         starting = None;
-                        cell.facts().container = Container::Waiting {
-                            reason: failure.reason.to_owned(),
-                            message: failure.message.clone(),
-                        };
-                        manager.note(&cell, Note::warning("Failed", failure.message.clone()));
-                        if let Some(mut ended) = failure.ended {
-                            ended.message = failure.message;
-                            ended_now(&cell, ended);
-                        }
-                        manager.pod_changed(&cell);
-                        if !after_exit(&manager, &cell, &mut life, Restart::Always).await {
+                        failed(manager, cell, failure);
+                        if !after_exit(manager, cell, &mut life, Restart::Always).await {
                             break;
                         }
                         continue;
@@ -139,14 +212,19 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             }
         };
         // Probes of an adopted instance come from its Deployment, if that still says the same.
-        if let Preparation::Ready(skeleton) = manager.preparation(&cell)
+        if let Preparation::Ready(skeleton) = manager.preparation(cell)
             && care.liveness.is_none()
             && matches!(ground, Ground::Sandbox(_))
+            && let Some(part) = skeleton.part(cell.part)
         {
-            care = Care::from(skeleton.as_ref());
+            care = Care::from(part);
             life.set_grace(care.grace);
         }
-        let place = match (&ground, &network) {
+        let own = match &network {
+            Net::Own(own) => own.as_ref(),
+            Net::Shared { network, .. } => Some(*network),
+        };
+        let place = match (&ground, own) {
             (Ground::Component(running), _) => {
                 Place { id: &id, address: Ipv4Addr::LOCALHOST, network: None, component: Some(running) }
             }
@@ -155,7 +233,7 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             }
             (Ground::Sandbox(_), None) => break,
         };
-        let exit = attend(&manager, &cell, &mut life, &care, &place, &mut starting).await;
+        let exit = attend(manager, cell, &mut life, &care, &place, &mut starting).await;
         manager.forget_sandbox(&id);
         let started = match cell.facts().container {
             Container::Running { since } => Some(since),
@@ -165,32 +243,44 @@ pub(super) async fn run(manager: Manager, cell: Arc<Cell>, adopted: Option<Adopt
             code: exit.code,
             signal: exit.signal,
             reason: exit.reason().to_owned(),
-            message: if exit.code == 0 || exit.oom { String::new() } else { manager.last_words(&cell) },
+            message: if exit.code == 0 || exit.oom { String::new() } else { manager.last_words(cell) },
             started,
             finished: clock::timestamp(),
             sandbox: id,
         };
-        ended_now(&cell, ended);
+        ended_now(cell, ended);
         match ground {
             Ground::Sandbox(slot) => manager.slots().discard(slot),
             Ground::Component(running) => running.discard(),
         }
-        let restart = match manager.preparation(&cell) {
-            Preparation::Ready(skeleton) => skeleton.restart,
+        let restart = match (cell.part, manager.preparation(cell)) {
+            (Part::Before(_), _) => Restart::OnFailure,
+            (_, Preparation::Ready(skeleton)) => skeleton.restart,
             _ => Restart::Always,
         };
-        if !after_exit(&manager, &cell, &mut life, restart).await {
+        if !after_exit(manager, cell, &mut life, restart).await {
             break;
         }
     }
-    cell.facts().ready = false;
-    manager.finished(&cell, network);
+}
+
+/// A container that could not be started.
+fn failed(manager: &Manager, cell: &Arc<Cell>, failure: Failure) {
+    cell.facts().container =
+        Container::Waiting { reason: failure.reason.to_owned(), message: failure.message.clone() };
+    manager.note(cell, Note::warning("Failed", failure.message.clone()));
+    if let Some(mut ended) = failure.ended {
+        ended.message = failure.message;
+        ended_now(cell, ended);
+    }
+    manager.pod_changed(cell);
 }
 
 fn ended_now(cell: &Cell, ended: Ended) {
     let mut facts = cell.facts();
     facts.container = Container::Ended(ended.clone());
     facts.last = Some(ended);
+    facts.passed = false;
     facts.ready = false;
     facts.ready_changed = clock::timestamp();
     facts.sandbox = None;
@@ -229,29 +319,35 @@ pub(super) struct Failure {
     pub(super) ended: Option<Ended>,
 }
 
+impl Failure {
+    fn create(error: &crate::Error) -> Self {
+        Self { reason: "CreateContainerError", message: dormouse_base::chain(error), ended: None }
+    }
+}
+
 async fn launch(
     manager: &Manager,
     cell: &Arc<Cell>,
     skeleton: &Skeleton,
-    network: &mut Option<Network>,
+    network: &mut Net<'_>,
     restarts: u32,
 ) -> Result<(String, Ground, Care), Failure> {
     if skeleton.component.is_some() {
         let (id, running, care) = component::launch(manager, cell, skeleton, restarts).await?;
         return Ok((id, Ground::Component(running), care));
     }
-    let failed = |error: &crate::Error| Failure {
-        reason: "CreateContainerError",
-        message: dormouse_base::chain(error),
-        ended: None,
+    let (own, shared) = match network {
+        Net::Own(network) => {
+            let own = match network.take() {
+                Some(network) => network,
+                None => manager.networks().take().await.map_err(|error| Failure::create(&error))?,
+            };
+            (&*network.insert(own), None)
+        }
+        Net::Shared { network, scratch } => (*network, Some(*scratch)),
     };
-    let own = match network.take() {
-        Some(network) => network,
-        None => manager.networks().take().await.map_err(|error| failed(&error))?,
-    };
-    let own = network.insert(own);
-    let slot = manager.slots().take().map_err(|error| failed(&error))?;
-    let result = launch_in(manager, cell, skeleton, own, &slot, restarts).await;
+    let slot = manager.slots().take().map_err(|error| Failure::create(&error))?;
+    let result = launch_in(manager, cell, skeleton, own, &slot, shared, restarts).await;
     match result {
         Ok(id) => Ok((id, Ground::Sandbox(slot), Care::from(skeleton))),
         Err(failure) => {
@@ -267,19 +363,16 @@ async fn launch_in(
     skeleton: &Skeleton,
     network: &Network,
     slot: &Slot,
+    shared: Option<&Path>,
     restarts: u32,
 ) -> Result<String, Failure> {
-    let id = format!("{}_{}_{restarts}", cell.key.namespace, cell.pod);
+    let id = format!("{}{restarts}", cell.sandbox_prefix());
     let log = manager.log_path(&id);
-    let failed = |error: crate::Error| Failure {
-        reason: "CreateContainerError",
-        message: dormouse_base::chain(&error),
-        ended: None,
-    };
+    let failed = |error: crate::Error| Failure::create(&error);
     slot.limit(&skeleton.limits).map_err(failed)?;
+    let scratch = shared.map_or_else(|| slot.work_dir.join("volumes"), Path::to_path_buf);
     for name in skeleton.scratch() {
-        let path = slot.work_dir.join("volumes").join(name);
-        make_scratch(&path).map_err(failed)?;
+        make_scratch(&scratch.join(name)).map_err(failed)?;
     }
     let now = clock::timestamp();
     let label = Label {
@@ -291,6 +384,8 @@ async fn launch_in(
         network: network.number,
         slot: slot.name.clone(),
         restarts,
+        container: if shared.is_some() { cell.container_name().to_owned() } else { String::new() },
+        owns_network: cell.part == Part::Serving,
         port: skeleton.port,
         grace_seconds: skeleton.grace.as_secs(),
         digest: skeleton.digest.clone(),
@@ -308,6 +403,7 @@ async fn launch_in(
         netns: network.netns.clone(),
         cgroup: slot.cgroup.plan(),
         work_dir: slot.work_dir.clone(),
+        scratch,
         log: log.clone(),
     });
     manager.expect_sandbox(&id, cell);
@@ -352,7 +448,7 @@ async fn launch_in(
 
 /// What `kubectl describe pod` shows of a start.
 pub(super) fn started_notes(manager: &Manager, cell: &Arc<Cell>) {
-    let Some(container) = cell.template.spec.containers.first() else { return };
+    let Some(container) = cell.container() else { return };
     let image = container.image.as_deref().unwrap_or_default();
     let name = &container.name;
     manager.note(
@@ -391,7 +487,7 @@ async fn after_exit(manager: &Manager, cell: &Arc<Cell>, life: &mut Lifecycle, r
         let message = format!(
             "back-off {}s restarting failed container={} pod={}",
             wait.as_secs(),
-            cell.template.spec.containers.first().map_or("", |container| &container.name),
+            cell.container_name(),
             cell.pod
         );
         cell.facts().container =
@@ -444,6 +540,11 @@ async fn attend(
             continue;
         }
         match life.phase {
+            // Requests go to the serving container only.
+            Phase::Draining if cell.part != Part::Serving => {
+                life.on(&Event::Drained, clock::now());
+                terminate(manager, cell, place).await;
+            }
             Phase::Draining => {
                 let endpoint = SocketAddr::from((address, care.port));
                 let limit = clock::now() + life.grace();
@@ -518,12 +619,13 @@ async fn attend(
 }
 
 async fn terminate(manager: &Manager, cell: &Arc<Cell>, place: &Place<'_>) {
-    if let Some(network) = place.network {
+    if let Some(network) = place.network.filter(|_| cell.part == Part::Serving) {
         manager.networks().ending(network).await;
     }
-    if let Some(container) = cell.template.spec.containers.first() {
-        manager.note(cell, Note::normal("Killing", format!("Stopping container {}", container.name)));
+    for part in &cell.beside {
+        part.stop(None);
     }
+    manager.note(cell, Note::normal("Killing", format!("Stopping container {}", cell.container_name())));
     if let Some(component) = place.component {
         return component.end(cell, place.id, Exit::new(Some(0), None, false)).await;
     }

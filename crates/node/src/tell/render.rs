@@ -1,9 +1,11 @@
 //! Facts → objects. Pure but for what describes this machine.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::manager::cell::{Cell, Container, Ended};
+use crate::manager::cell::{Cell, Container, Ended, Part, serving};
 use crate::manager::{Census, WorkKey};
 
 /// The Pod object of an instance.
@@ -36,9 +38,77 @@ pub(super) fn pod(cell: &Cell, owner_uid: &str, node_name: &str, status: &Value)
 }
 
 /// The status of an instance's Pod.
-pub(super) fn pod_status(cell: &Cell, host_ip: &str) -> Value {
+pub(super) fn pod_status(cell: &Arc<Cell>, host_ip: &str) -> Value {
     let facts = cell.facts().clone();
-    let container = cell.template.spec.containers.first();
+    let is_waiting = |cell: &Arc<Cell>| {
+        matches!(cell.facts().container, Container::Waiting { .. }) && cell.facts().last.is_none()
+    };
+    let (phase, ready) = if is_waiting(cell) { ("Pending", false) } else { ("Running", facts.ready) };
+    let initialized = cell.before.iter().all(succeeded);
+    // In the order of the template.
+    let mut containers: Vec<(usize, Value)> = vec![(serving(&cell.template.spec), container_status(cell))];
+    containers.extend(cell.beside.iter().map(|part| match part.part {
+        Part::Beside(at) | Part::Before(at) => (at, container_status(part)),
+        Part::Serving => (0, container_status(part)),
+    }));
+    containers.sort_by_key(|(at, _)| *at);
+    let containers: Vec<Value> = containers.into_iter().map(|(_, status)| status).collect();
+    let unready: Vec<&str> = std::iter::once(cell)
+        .chain(&cell.beside)
+        .filter(|part| !is_ready(part))
+        .map(|part| part.container_name())
+        .collect();
+    let not_ready = format!("containers with unready status: [{}]", unready.join(" "));
+    let condition = |kind: &str, good: bool, at: Timestamp| {
+        let mut condition =
+            json!({ "type": kind, "status": if good { "True" } else { "False" }, "lastTransitionTime": at });
+        if !good {
+            set(&mut condition, "reason", json!("ContainersNotReady"));
+            set(&mut condition, "message", json!(not_ready));
+        }
+        condition
+    };
+    let ip = cell.ip().map(|ip| ip.to_string());
+    let mut status = json!({
+        "phase": phase,
+        "conditions": [
+            condition("PodReadyToStartContainers", true, facts.created),
+            condition("Initialized", initialized, facts.created),
+            condition("Ready", ready, facts.ready_changed),
+            condition("ContainersReady", ready, facts.ready_changed),
+            condition("PodScheduled", true, facts.created),
+        ],
+        "hostIP": host_ip, "hostIPs": [{ "ip": host_ip }],
+        "podIP": ip, "podIPs": ip.as_ref().map(|ip| json!([{ "ip": ip }])),
+        "startTime": facts.created,
+        "qosClass": "Burstable",
+        "containerStatuses": containers,
+    });
+    if !cell.before.is_empty() {
+        let init: Vec<Value> = cell.before.iter().map(container_status).collect();
+        set(&mut status, "initContainerStatuses", json!(init));
+    }
+    status
+}
+
+fn succeeded(cell: &Arc<Cell>) -> bool {
+    matches!(&cell.facts().container, Container::Ended(ended) if ended.code == 0)
+}
+
+/// Whether a container is: of a pod with one container it is the pod's readiness, of an init container its success.
+fn is_ready(cell: &Arc<Cell>) -> bool {
+    match cell.part {
+        Part::Before(_) => succeeded(cell),
+        Part::Beside(_) => cell.facts().passed,
+        Part::Serving if cell.has_several() => cell.facts().passed,
+        Part::Serving => cell.facts().ready,
+    }
+}
+
+fn container_status(cell: &Arc<Cell>) -> Value {
+    let ready = is_ready(cell);
+    let facts = cell.facts().clone();
+    let container = cell.container();
     let name = container.map(|container| container.name.as_str()).unwrap_or_default();
     let image = container.and_then(|container| container.image.as_deref()).unwrap_or_default();
     let (state, running) = match &facts.container {
@@ -52,26 +122,11 @@ pub(super) fn pod_status(cell: &Cell, host_ip: &str) -> Value {
         Container::Running { since } => (json!({ "running": { "startedAt": since } }), true),
         Container::Ended(ended) => (json!({ "terminated": terminated(ended) }), false),
     };
-    let (phase, ready) = match &facts.container {
-        Container::Waiting { .. } if facts.last.is_none() => ("Pending", false),
-        _ => ("Running", facts.ready),
-    };
-    let not_ready = format!("containers with unready status: [{name}]");
-    let condition = |kind: &str, good: bool, at: Timestamp| {
-        let mut condition =
-            json!({ "type": kind, "status": if good { "True" } else { "False" }, "lastTransitionTime": at });
-        if !good {
-            set(&mut condition, "reason", json!("ContainersNotReady"));
-            set(&mut condition, "message", json!(not_ready));
-        }
-        condition
-    };
     let image_id = match (facts.digest.is_empty(), image.split('@').next()) {
         (false, Some(name)) => format!("{}@{}", untagged(name), facts.digest),
         _ => String::new(),
     };
     let sandbox = facts.sandbox.as_ref().or(facts.last.as_ref().map(|last| &last.sandbox));
-    let ip = cell.ip().map(|ip| ip.to_string());
     let mut status = json!({
         "name": name, "image": image, "imageID": image_id,
         "ready": ready, "started": running, "restartCount": facts.restarts, "state": state,
@@ -83,21 +138,7 @@ pub(super) fn pod_status(cell: &Cell, host_ip: &str) -> Value {
     if let Some(id) = sandbox {
         set(&mut status, "containerID", json!(format!("dormouse://{id}")));
     }
-    json!({
-        "phase": phase,
-        "conditions": [
-            condition("PodReadyToStartContainers", true, facts.created),
-            condition("Initialized", true, facts.created),
-            condition("Ready", ready, facts.ready_changed),
-            condition("ContainersReady", ready, facts.ready_changed),
-            condition("PodScheduled", true, facts.created),
-        ],
-        "hostIP": host_ip, "hostIPs": [{ "ip": host_ip }],
-        "podIP": ip, "podIPs": ip.as_ref().map(|ip| json!([{ "ip": ip }])),
-        "startTime": facts.created,
-        "qosClass": "Burstable",
-        "containerStatuses": [status],
-    })
+    status
 }
 
 /// Sets a field of an object.
@@ -263,7 +304,7 @@ mod tests {
     use super::*;
     use crate::manager::cell::Template;
 
-    fn cell() -> Cell {
+    fn cell() -> Arc<Cell> {
         let spec = serde_json::from_value(
             json!({"containers": [{"name": "user-container", "image": "host:5000/a:v1"}]}),
         );

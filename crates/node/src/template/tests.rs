@@ -21,7 +21,7 @@ fn image() -> ImageFacts {
 
 fn build(spec: serde_json::Value, referenced: &Referenced) -> Result<(Skeleton, Volumes), String> {
     let labels = BTreeMap::from([("app".to_owned(), "hello".to_owned())]);
-    skeleton(&pod(spec), &labels, &BTreeMap::new(), &image(), referenced, &around(Path::new("/volumes")))
+    skeleton(&pod(spec), &labels, &BTreeMap::new(), &[image()], referenced, &around(Path::new("/volumes")))
 }
 
 fn plan(skeleton: &Skeleton) -> Plan {
@@ -35,6 +35,7 @@ fn plan(skeleton: &Skeleton) -> Plan {
         netns: "/netns".into(),
         cgroup: CgroupPlan::default(),
         work_dir: "/work".into(),
+        scratch: "/work/volumes".into(),
         log: "/log".into(),
     })
 }
@@ -104,9 +105,32 @@ fn what_is_missing_is_named() {
     };
     assert_eq!(env(serde_json::json!({"secretKeyRef": {"name": "s", "key": "k"}})), "secret \"s\" not found");
     assert!(env(serde_json::json!({"fieldRef": {"fieldPath": "x.y"}})).contains("\"x.y\" is not supported"));
-    let two =
-        build(serde_json::json!({"containers": [{"name": "a"}, {"name": "b"}]}), &Referenced::default());
-    assert!(two.unwrap_err().contains("2 containers are not run yet"));
+}
+
+#[test]
+fn each_container_of_a_pod_has_its_own_part() {
+    let spec = pod(serde_json::json!({
+        "initContainers": [{"name": "first", "command": ["/init"]}],
+        "containers": [
+            {"name": "side", "env": [{"name": "PORT", "value": "8882"}]},
+            {"name": "main", "ports": [{"containerPort": 8881}],
+                "volumeMounts": [{"name": "shared", "mountPath": "/shared"}]},
+        ],
+        "volumes": [{"name": "shared", "emptyDir": {"medium": "Memory"}}],
+    }));
+    let images = [image(), image(), image()];
+    let labels = BTreeMap::new();
+    let around = around(Path::new("/volumes"));
+    let (skeleton, _) =
+        super::skeleton(&spec, &labels, &labels, &images, &Referenced::default(), &around).unwrap();
+    assert_eq!(skeleton.port, 8881);
+    assert_eq!(skeleton.readiness.check, crate::probe::Check::Tcp(8881));
+    // Memory cannot be shared between containers.
+    assert_eq!(skeleton.scratch().collect::<Vec<_>>(), ["shared"]);
+    let side = skeleton.part(Part::Beside(0)).unwrap();
+    assert_eq!((side.port, &side.readiness.check), (8882, &crate::probe::Check::Passed));
+    assert_eq!(plan(skeleton.part(Part::Before(0)).unwrap()).args, ["/init"]);
+    assert!(skeleton.part(Part::Beside(1)).is_none());
 }
 
 #[test]
@@ -211,7 +235,7 @@ fn a_component_is_given_what_the_manifest_lists_and_nothing_else() {
     let referenced = Referenced { config_maps, ..Referenced::default() };
     let dir = Path::new("/volumes");
     let build = |spec: &core::PodSpec, annotations: &BTreeMap<String, String>| {
-        skeleton(spec, &BTreeMap::new(), annotations, &image, &referenced, &around(dir))
+        skeleton(spec, &BTreeMap::new(), annotations, &[image.clone()], &referenced, &around(dir))
     };
     let (skeleton, _) = build(&spec, &annotations).unwrap();
     let plan = skeleton.component_plan("p-1", "u", Path::new("/scratch"), "/log".into()).unwrap();

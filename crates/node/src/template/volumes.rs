@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Referenced, Source, Surroundings, VolumeMount, milli};
+use super::{Referenced, Source, Surroundings, TokenWanted, VolumeMount, milli};
 
 /// A file to be written before the first instance starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,11 +87,13 @@ pub(super) fn plan(
                 if let Some(downward) = &item.downward_api {
                     let items = downward.items.as_deref().unwrap_or_default();
                     downward_files(&directory, items, labels, annotations, around, &mut volumes)?;
-                } else if item.service_account_token.is_some() {
-                    return Err(format!(
-                        "volume {:?}: service account tokens are not supported yet",
-                        volume.name
-                    ));
+                } else if let Some(token) = &item.service_account_token {
+                    let content = referenced.tokens.get(&TokenWanted::of(token));
+                    volumes.files.push(VolumeFile {
+                        path: directory.join(inside(&token.path)?),
+                        content: content.cloned().ok_or("the service account has no token")?,
+                        mode: mode(projected.default_mode),
+                    });
                 }
             }
             (written, true)
@@ -102,8 +104,10 @@ pub(super) fn plan(
             (written, true)
         } else if let Some(empty) = &volume.empty_dir {
             let limit = empty.size_limit.as_ref().map(|size| milli(&size.0)).transpose()?;
+            // Memory is one container's own; what several share is on disk.
+            let shared = pod.containers.len() > 1 || pod.init_containers.is_some();
             match empty.medium.as_deref() {
-                Some("Memory") => (Source::Memory(limit.map(|milli| milli.div_ceil(1000))), false),
+                Some("Memory") if !shared => (Source::Memory(limit.map(|milli| milli.div_ceil(1000))), false),
                 _ => (Source::Scratch(volume.name.clone()), false),
             }
         } else if let Some(host) = &volume.host_path {

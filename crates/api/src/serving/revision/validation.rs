@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 
 use super::{RevisionSpec, RevisionTemplateSpec};
 use crate::autoscaling::{self, Allowed};
+use crate::config::Settings;
 use crate::fielderror::FieldError;
 use crate::names;
 use crate::serving::meta;
-use crate::vocabulary::{
-    MAX_CONTAINER_CONCURRENCY, MAX_TIMEOUT_SECONDS, PROGRESS_DEADLINE, PROGRESS_DEADLINE_ALIAS,
-};
+use crate::vocabulary::{PROGRESS_DEADLINE, PROGRESS_DEADLINE_ALIAS};
 
 /// What is wrong with a template; `parent` is the name that a chosen Revision name must start with.
 pub(crate) fn template(
@@ -18,13 +17,13 @@ pub(crate) fn template(
     old: Option<&RevisionTemplateSpec>,
     parent: &str,
     generated: bool,
-    allowed: Allowed,
+    settings: &Settings,
 ) -> FieldError {
-    let mut errors = spec(&template.spec).via("spec");
+    let mut errors = spec(&template.spec, settings).via("spec");
     let empty = BTreeMap::new();
     let metadata = template.metadata.as_ref();
     let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref()).unwrap_or(&empty);
-    errors.add(self::annotations(annotations, allowed).via("annotations").via("metadata"));
+    errors.add(self::annotations(annotations, settings.scaling).via("annotations").via("metadata"));
     let Some(name) = metadata.and_then(|metadata| metadata.name.as_deref()).filter(|name| !name.is_empty())
     else {
         return errors;
@@ -75,19 +74,21 @@ pub(crate) fn annotations(annotations: &BTreeMap<String, String>, allowed: Allow
 }
 
 /// What is wrong with a Revision's spec.
-pub(crate) fn spec(spec: &RevisionSpec) -> FieldError {
-    let mut errors = pod::pod(&spec.pod);
+pub(crate) fn spec(spec: &RevisionSpec, settings: &Settings) -> FieldError {
+    let mut errors = pod::pod(&spec.pod, &settings.features);
+    let bounds = &settings.defaults;
     if let Some(seconds) = spec.timeout_seconds
-        && !(0..=MAX_TIMEOUT_SECONDS).contains(&seconds)
+        && !(0..=bounds.timeout_max).contains(&seconds)
     {
-        errors.add(FieldError::bounds(seconds, 0, MAX_TIMEOUT_SECONDS, "timeoutSeconds"));
+        errors.add(FieldError::bounds(seconds, 0, bounds.timeout_max, "timeoutSeconds"));
     }
+    let least = if bounds.allow_unlimited { 0 } else { 1 };
     if let Some(concurrency) = spec.container_concurrency
-        && !(0..=MAX_CONTAINER_CONCURRENCY).contains(&concurrency)
+        && !(least..=bounds.concurrency_max).contains(&concurrency)
     {
-        errors.add(FieldError::bounds(concurrency, 0, MAX_CONTAINER_CONCURRENCY, "containerConcurrency"));
+        errors.add(FieldError::bounds(concurrency, least, bounds.concurrency_max, "containerConcurrency"));
     }
-    let timeout = spec.timeout_seconds.unwrap_or(MAX_TIMEOUT_SECONDS);
+    let timeout = spec.timeout_seconds.unwrap_or(bounds.timeout_max);
     for (name, value) in [
         ("responseStartTimeoutSeconds", spec.response_start_timeout_seconds),
         ("idleTimeoutSeconds", spec.idle_timeout_seconds),

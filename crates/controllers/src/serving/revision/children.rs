@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dormouse_api::autoscaling::{Knobs, PodAutoscaler, PodAutoscalerSpec, Reachability};
 use dormouse_api::names::child_name;
-use dormouse_api::serving::revision::Revision;
+use dormouse_api::serving::revision::{ContainerStatus, Revision};
 use dormouse_api::vocabulary::{
     AUTOSCALING_PREFIX, CONFIGURATION_LABEL, DEFAULT_CONTAINER, DEFAULT_TIMEOUT_SECONDS, DEFAULT_USER_PORT,
     DEPLOYMENT_HASH_LABEL, LAST_PINNED, NO_GC, PROGRESS_DEADLINE, PROGRESS_DEADLINE_ALIAS, REVISION_LABEL,
@@ -127,17 +127,22 @@ fn template(revision: &Revision) -> PodTemplateSpec {
     let mut pod: PodSpec = revision.spec.pod.clone();
     let timeout = revision.spec.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS);
     pod.termination_grace_period_seconds = Some(timeout);
-    let digests =
-        revision.status.as_ref().map(|status| status.container_statuses.as_slice()).unwrap_or_default();
-    for container in &mut pod.containers {
-        let digest = digests.iter().find(|status| status.name == container.name);
-        if let Some(digest) = digest.filter(|status| !status.image_digest.is_empty()) {
-            container.image = Some(digest.image_digest.clone());
+    let status = revision.status.as_ref();
+    let digests = status.map(|status| status.container_statuses.as_slice()).unwrap_or_default();
+    let init_digests = status.map(|status| status.init_container_statuses.as_slice()).unwrap_or_default();
+    let serving = serving_index(&pod.containers);
+    for (index, container) in pod.containers.iter_mut().enumerate() {
+        pin(container, digests);
+        if index == serving {
+            serving_container(revision, container);
+            annotations.insert(DEFAULT_CONTAINER.to_owned(), container.name.clone());
+        } else {
+            environment(revision, container);
         }
-        serving_container(revision, container);
     }
-    if let Some(container) = pod.containers.first() {
-        annotations.insert(DEFAULT_CONTAINER.to_owned(), container.name.clone());
+    for container in pod.init_containers.iter_mut().flatten() {
+        pin(container, init_digests);
+        environment(revision, container);
     }
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
@@ -146,6 +151,20 @@ fn template(revision: &Revision) -> PodTemplateSpec {
             ..ObjectMeta::default()
         }),
         spec: Some(pod),
+    }
+}
+
+/// The container that requests go to: the one with a port, else the only one.
+pub(crate) fn serving_index(containers: &[Container]) -> usize {
+    let has_port = |container: &Container| container.ports.as_ref().is_some_and(|ports| !ports.is_empty());
+    containers.iter().position(has_port).unwrap_or(0)
+}
+
+/// The image as a digest, where it is known.
+fn pin(container: &mut Container, digests: &[ContainerStatus]) {
+    let digest = digests.iter().find(|status| status.name == container.name);
+    if let Some(digest) = digest.filter(|status| !status.image_digest.is_empty()) {
+        container.image = Some(digest.image_digest.clone());
     }
 }
 
@@ -160,20 +179,25 @@ fn serving_container(revision: &Revision, container: &mut Container) {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     }]);
+    container.env.get_or_insert_default().push(variable("PORT", port.to_string()));
+    environment(revision, container);
+}
+
+fn variable(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
+}
+
+/// What every container is told of where it belongs.
+fn environment(revision: &Revision, container: &mut Container) {
     let label = |key: &str| revision.metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
     let environment = container.env.get_or_insert_default();
     let promised = [
-        ("PORT", Some(port.to_string())),
         ("K_REVISION", revision.metadata.name.clone()),
         ("K_CONFIGURATION", label(CONFIGURATION_LABEL)),
         ("K_SERVICE", label(SERVICE_LABEL)),
     ];
     for (name, value) in promised {
-        environment.push(EnvVar {
-            name: name.to_owned(),
-            value: Some(value.unwrap_or_default()),
-            value_from: None,
-        });
+        environment.push(variable(name, value.unwrap_or_default()));
     }
     if container.termination_message_policy.is_none() {
         container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());

@@ -36,8 +36,13 @@ pub(crate) fn begin(revision: &mut Revision, now: Timestamp) {
 
 /// Whether every container has been looked up.
 pub(crate) fn has_digests(revision: &Revision) -> bool {
-    let known = revision.status.as_ref().map_or(0, |status| status.container_statuses.len());
-    known > 0 && known == revision.spec.pod.containers.len()
+    let status = revision.status.as_ref();
+    let known = status.map_or(0, |status| status.container_statuses.len());
+    let known_init = status.map_or(0, |status| status.init_container_statuses.len());
+    let pod = &revision.spec.pod;
+    known > 0
+        && known == pod.containers.len()
+        && known_init == pod.init_containers.as_ref().map_or(0, Vec::len)
 }
 
 /// The registry has not answered yet.
@@ -153,7 +158,8 @@ fn from_deployment(status: &mut RevisionStatus, deployment: &Deployment, pod: Op
 
 /// The port that a container was expected to listen on.
 fn expected_port(deployment: &Deployment) -> Option<i32> {
-    let container = deployment.spec.as_ref()?.template.spec.as_ref()?.containers.first()?;
+    let containers = &deployment.spec.as_ref()?.template.spec.as_ref()?.containers;
+    let container = containers.get(children::serving_index(containers))?;
     Some(container.ports.as_ref()?.first()?.container_port)
 }
 

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_api::networking::{
-    HttpIngressPath, HttpIngressRule, Ingress, IngressBackendSplit, IngressRule, IngressSpec, Visibility,
+    HeaderMatch, HttpIngressPath, HttpIngressRule, Ingress, IngressBackendSplit, IngressRule, IngressSpec,
+    Visibility,
 };
 use dormouse_api::serving::route::Route;
 use dormouse_api::vocabulary::{
-    HEADER_NAMESPACE, HEADER_REVISION, INGRESS_CLASS, LAST_APPLIED, OUR_INGRESS_CLASS, ROUTE_LABEL,
-    ROUTE_NAMESPACE_LABEL, TAG_TO_HOST, VISIBILITY_LABEL,
+    DEFAULT_ROUTE, HEADER_NAMESPACE, HEADER_REVISION, INGRESS_CLASS, LAST_APPLIED, OUR_INGRESS_CLASS,
+    ROUTE_LABEL, ROUTE_NAMESPACE_LABEL, TAG_HEADER, TAG_TO_HOST, VISIBILITY_LABEL,
 };
 use k8s_openapi::api::core::v1::{Service as CoreService, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::plan::{Target, is_private, tagged};
-use crate::serving::Domain;
+use super::plan::Target;
 use crate::serving::context::owner;
-use crate::serving::domain::cluster_hosts;
+use crate::serving::naming::Names;
 
 /// Core Service ports that tell the gateway which protocol the backend speaks (facts/serving.md §5.1).
 const HTTP1_PORT: i32 = 80;
@@ -38,21 +38,25 @@ fn groups(targets: &[Target]) -> BTreeMap<&str, Vec<&Target>> {
 }
 
 /// The KIngress that tells the gateway what to serve.
-pub(crate) fn ingress(route: &Route, targets: &[Target], domain: &Domain) -> Ingress {
+pub(crate) fn ingress(route: &Route, targets: &[Target], names: &Names<'_>) -> Ingress {
     let name = route.metadata.name.as_deref().unwrap_or_default();
     let namespace = route.metadata.namespace.as_deref().unwrap_or_default();
     let mut rules = Vec::new();
     let mut tag_hosts = BTreeMap::new();
-    for (tag, group) in groups(targets) {
-        let host = tagged(tag, name);
-        let http = HttpIngressRule { paths: vec![path(namespace, tag, &group)] };
+    let groups = groups(targets);
+    for (tag, group) in &groups {
+        let (tag, mut paths) = (*tag, vec![path(namespace, tag, group)]);
+        if names.tag_header() {
+            by_tag_header(namespace, tag, &groups, &mut paths);
+        }
+        let http = HttpIngressRule { paths };
         rules.push(IngressRule {
-            hosts: cluster_hosts(&host, namespace),
+            hosts: names.cluster_hosts(tag),
             visibility: Visibility::ClusterLocal,
             http: Some(http.clone()),
         });
-        if !is_private(route) {
-            let public = domain.host(&host, namespace);
+        if !names.is_private(tag) {
+            let public = names.host(tag);
             if !tag.is_empty() {
                 tag_hosts.insert(tag, vec![public.clone()]);
             }
@@ -109,6 +113,27 @@ fn path(namespace: &str, tag: &str, group: &[&Target]) -> HttpIngressPath {
     HttpIngressPath { splits: splits.collect(), ..HttpIngressPath::default() }
 }
 
+/// Lets a header choose the tag on the Route's own host, as the hosts of the tags do.
+fn by_tag_header(
+    namespace: &str,
+    tag: &str,
+    groups: &BTreeMap<&str, Vec<&Target>>,
+    paths: &mut Vec<HttpIngressPath>,
+) {
+    let (header, value) = if tag.is_empty() { (DEFAULT_ROUTE, "true") } else { (TAG_HEADER, tag) };
+    for path in paths.iter_mut() {
+        path.append_headers.insert(header.to_owned(), value.to_owned());
+    }
+    if tag.is_empty() {
+        let tagged = groups.iter().filter(|(tag, _)| !tag.is_empty()).map(|(tag, group)| HttpIngressPath {
+            headers: BTreeMap::from([(TAG_HEADER.to_owned(), HeaderMatch { exact: (*tag).to_owned() })]),
+            ..path(namespace, tag, group)
+        });
+        let tagged: Vec<_> = tagged.collect();
+        paths.splice(0..0, tagged);
+    }
+}
+
 /// The existing KIngress made equal to what is wanted, or `None` when it already is.
 pub(crate) fn merge_ingress(existing: &Ingress, wanted: &Ingress) -> Option<Ingress> {
     let same = existing.spec == wanted.spec
@@ -125,11 +150,10 @@ pub(crate) fn merge_ingress(existing: &Ingress, wanted: &Ingress) -> Option<Ingr
 }
 
 /// One core Service for the Route and one for each tag: the names by which others find it.
-pub(crate) fn placeholders(route: &Route, targets: &[Target], _domain: &Domain) -> Vec<CoreService> {
-    let name = route.metadata.name.as_deref().unwrap_or_default();
+pub(crate) fn placeholders(route: &Route, targets: &[Target], names: &Names<'_>) -> Vec<CoreService> {
     let namespace = route.metadata.namespace.as_deref().unwrap_or_default();
     let tags: BTreeSet<&str> = targets.iter().map(|target| target.tag.as_str()).chain([""]).collect();
-    tags.into_iter().map(|tag| placeholder(route, &tagged(tag, name), namespace)).collect()
+    tags.into_iter().map(|tag| placeholder(route, &names.label(tag), namespace)).collect()
 }
 
 fn placeholder(route: &Route, name: &str, namespace: &str) -> CoreService {

@@ -9,11 +9,10 @@ use dormouse_api::serving::revision::Revision;
 use dormouse_api::serving::route::{
     ALL_TRAFFIC_ASSIGNED, CERTIFICATE_PROVISIONED, INGRESS_READY, Route, RouteStatus, TrafficTarget,
 };
-use dormouse_api::vocabulary::{CLUSTER_LOCAL, SERVICE_LABEL, VISIBILITY_LABEL};
+use dormouse_api::vocabulary::SERVICE_LABEL;
 use jiff::Timestamp;
 
-use crate::serving::Domain;
-use crate::serving::domain::cluster_url;
+use crate::serving::naming::Names;
 
 /// What the Route refers to, as far as it exists.
 #[derive(Debug, Default)]
@@ -51,7 +50,7 @@ enum Problem {
 pub(crate) fn traffic(
     route: &Route,
     known: &Known,
-    domain: &Domain,
+    names: &Names<'_>,
     status: &mut RouteStatus,
     now: Timestamp,
 ) -> Outcome {
@@ -68,16 +67,14 @@ pub(crate) fn traffic(
     status.observed_generation = route.metadata.generation;
     let mut conditions = status.manage(now);
     conditions.initialize();
-    let off = if is_private(route) {
+    let off = if names.is_private("") {
         "TLS is not enabled for cluster-local"
     } else {
         "external-domain-tls is not enabled"
     };
     conditions.mark_true_with(CERTIFICATE_PROVISIONED, "TLSNotEnabled", off);
-    let name = route.metadata.name.clone().unwrap_or_default();
-    let namespace = route.metadata.namespace.clone().unwrap_or_default();
-    status.url = Some(url(route, &name, &namespace, domain));
-    status.address = Some(Addressable { url: Some(cluster_url(&name, &namespace)) });
+    status.url = Some(names.url(""));
+    status.address = Some(Addressable { url: Some(names.cluster_url("")) });
 
     let mut targets = Vec::new();
     let mut shown = Vec::new();
@@ -85,7 +82,7 @@ pub(crate) fn traffic(
     for target in &route.spec.traffic {
         match resolve(route, target, known) {
             Ok(resolved) => {
-                shown.push(show(route, target, &resolved, domain));
+                shown.push(show(target, &resolved, names));
                 targets.push(resolved);
             }
             Err(problem) => problems.push(problem),
@@ -182,14 +179,8 @@ fn speaks_h2c(revision: &Revision) -> bool {
     ports.into_iter().any(|port| port.name.as_deref() == Some("h2c"))
 }
 
-fn show(route: &Route, target: &TrafficTarget, resolved: &Target, domain: &Domain) -> TrafficTarget {
-    let name = route.metadata.name.as_deref().unwrap_or_default();
-    let namespace = route.metadata.namespace.as_deref().unwrap_or_default();
-    let url = target
-        .tag
-        .as_ref()
-        .filter(|tag| !tag.is_empty())
-        .map(|tag| url(route, &tagged(tag, name), namespace, domain));
+fn show(target: &TrafficTarget, resolved: &Target, names: &Names<'_>) -> TrafficTarget {
+    let url = target.tag.as_ref().filter(|tag| !tag.is_empty()).map(|tag| names.url(tag));
     TrafficTarget {
         tag: target.tag.clone(),
         revision_name: Some(resolved.revision.clone()),
@@ -198,21 +189,6 @@ fn show(route: &Route, target: &TrafficTarget, resolved: &Target, domain: &Domai
         percent: target.percent,
         url,
     }
-}
-
-/// The host label of a tag: config-network's default tag-template.
-pub(crate) fn tagged(tag: &str, name: &str) -> String {
-    if tag.is_empty() { name.to_owned() } else { format!("{tag}-{name}") }
-}
-
-/// Whether the Route must not be reachable from outside.
-pub(crate) fn is_private(route: &Route) -> bool {
-    let visibility = route.metadata.labels.as_ref().and_then(|labels| labels.get(VISIBILITY_LABEL));
-    visibility.is_some_and(|value| value == CLUSTER_LOCAL)
-}
-
-fn url(route: &Route, name: &str, namespace: &str, domain: &Domain) -> String {
-    if is_private(route) { cluster_url(name, namespace) } else { domain.url(name, namespace) }
 }
 
 /// Copies the KIngress' readiness; `Err` names the placeholder or KIngress that is not ours.

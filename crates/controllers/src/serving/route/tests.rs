@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::children;
 use super::plan::{self, Known, Outcome, Target};
 use crate::serving::Domain;
+use crate::serving::naming::Naming;
 
-fn domain() -> Domain {
-    Domain { suffix: "localhost".into(), port: Some(8080) }
+fn naming() -> Naming {
+    Naming::new(Domain { suffix: "localhost".into(), port: Some(8080) })
 }
 
 fn route(traffic: Value) -> Route {
@@ -53,7 +54,9 @@ fn known() -> Known {
 
 fn assign(traffic: Value, known: &Known) -> (Outcome, RouteStatus) {
     let mut status = RouteStatus::default();
-    let outcome = plan::traffic(&route(traffic), known, &domain(), &mut status, Timestamp::UNIX_EPOCH);
+    let (naming, route) = (naming(), route(traffic));
+    let names = naming.of(&route, Default::default());
+    let outcome = plan::traffic(&route, known, &names, &mut status, Timestamp::UNIX_EPOCH);
     (outcome, status)
 }
 
@@ -120,16 +123,16 @@ fn problems_are_told_in_upstreams_words() {
     );
 }
 
+fn target(tag: &str, revision: &str, percent: i64) -> Target {
+    Target { tag: tag.into(), revision: revision.into(), percent, h2c: false }
+}
+
 #[test]
 fn the_ingress_has_a_private_and_a_public_rule_for_each_host() {
-    let target = |tag: &str, revision: &str, percent| Target {
-        tag: tag.into(),
-        revision: revision.into(),
-        percent,
-        h2c: false,
-    };
     let targets = [target("", "hello-00002", 100), target("old", "hello-00001", 0)];
-    let ingress = children::ingress(&route(json!([])), &targets, &domain());
+    let (naming, route) = (naming(), route(json!([])));
+    let names = naming.of(&route, Default::default());
+    let ingress = children::ingress(&route, &targets, &names);
     let rules: Vec<(Visibility, &str)> =
         ingress.spec.rules.iter().map(|rule| (rule.visibility, rule.hosts[0].as_str())).collect();
     assert_eq!(
@@ -149,11 +152,11 @@ fn the_ingress_has_a_private_and_a_public_rule_for_each_host() {
     assert_eq!(default[0].append_headers["Knative-Serving-Revision"], "hello-00002");
     let tagged = &ingress.spec.rules[3].http.as_ref().unwrap().paths[0].splits;
     assert_eq!((tagged[0].service_name.as_str(), tagged[0].percent), ("hello-00001", Some(100)));
-    let names: Vec<String> = children::placeholders(&route(json!([])), &targets, &domain())
+    let services: Vec<String> = children::placeholders(&route, &targets, &names)
         .into_iter()
         .filter_map(|service| service.metadata.name)
         .collect();
-    assert_eq!(names, ["hello", "old-hello"]);
+    assert_eq!(services, ["hello", "old-hello"]);
 }
 
 #[test]
@@ -162,8 +165,27 @@ fn a_private_route_has_no_public_rule_or_url() {
     let labels = private.metadata.labels.as_mut().unwrap();
     labels.insert("networking.knative.dev/visibility".into(), "cluster-local".into());
     let mut status = RouteStatus::default();
-    plan::traffic(&private, &known(), &domain(), &mut status, Timestamp::UNIX_EPOCH);
+    let naming = naming();
+    let names = naming.of(&private, Default::default());
+    plan::traffic(&private, &known(), &names, &mut status, Timestamp::UNIX_EPOCH);
     assert_eq!(status.url.as_deref(), Some("http://hello.default.svc.cluster.local"));
-    let ingress = children::ingress(&private, &[], &domain());
+    let ingress = children::ingress(&private, &[], &names);
     assert!(ingress.spec.rules.iter().all(|rule| rule.visibility == Visibility::ClusterLocal));
+}
+
+#[test]
+fn a_private_tag_has_no_public_rule_and_others_keep_theirs() {
+    let (naming, route) = (naming(), route(json!([])));
+    let names = naming.of(&route, ["old".to_owned()].into());
+    let targets = [target("", "hello-00002", 100), target("old", "hello-00001", 0)];
+    let ingress = children::ingress(&route, &targets, &names);
+    let public: Vec<&str> = ingress
+        .spec
+        .rules
+        .iter()
+        .filter(|rule| rule.visibility == Visibility::ExternalIP)
+        .map(|rule| rule.hosts[0].as_str())
+        .collect();
+    assert_eq!(public, ["hello.default.localhost"]);
+    assert_eq!(names.url("old"), "http://old-hello.default.svc.cluster.local");
 }

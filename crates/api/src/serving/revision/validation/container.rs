@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Probe, SecurityContext, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::config::{Features, Flag, SecurePods};
 use crate::fielderror::FieldError;
 use crate::names;
 use crate::serving::meta::{is_image_reference, is_quantity, keys, unsupported};
@@ -35,11 +36,84 @@ const RESERVED_ENV: &[&str] = &["PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVIS
 /// Paths that cannot be mounted over.
 const RESERVED_PATHS: &[&str] = &["/", "/dev", "/dev/log"];
 
+const MATCH: &str = "Probe port must match container port";
+const SPECIFY: &str = "Probe port must be specified";
+
+/// What a container is judged by beside itself.
+pub(super) struct Around<'a> {
+    pub(super) volumes: &'a [Volume],
+    pub(super) features: &'a Features,
+}
+
+/// Which container of a pod is judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Serving,
+    Beside,
+    Init,
+}
+
 /// What is wrong with the serving container.
-pub(super) fn container(container: &Container, volumes: &[Volume]) -> FieldError {
+pub(super) fn serving(container: &Container, around: &Around<'_>) -> FieldError {
+    let mut errors = common(container, around, Role::Serving);
+    let port = ports(container.ports.as_deref().unwrap_or_default(), &mut errors);
+    errors.also(probes(container, Some(port)))
+}
+
+/// What is wrong with a container that runs beside the serving one.
+pub(super) fn beside(container: &Container, around: &Around<'_>) -> FieldError {
+    let errors = common(container, around, Role::Beside);
+    if around.features.multi_container_probing == Flag::Enabled {
+        return errors.also(probes(container, None));
+    }
+    let mut errors = errors;
+    for (field, probe) in given_probes(container) {
+        let set = keys(probe);
+        let fields: Vec<&str> = set.iter().map(String::as_str).collect();
+        errors.add(FieldError::disallowed(&fields).via(field));
+    }
+    errors
+}
+
+/// What is wrong with an init container.
+pub(super) fn init(container: &Container, around: &Around<'_>) -> FieldError {
+    let mut errors = common(container, around, Role::Init);
+    for (field, _) in given_probes(container) {
+        errors.add(FieldError::new("field not allowed in an init container", &[field]));
+    }
+    errors
+}
+
+fn given_probes(container: &Container) -> impl Iterator<Item = (&'static str, &Probe)> {
+    [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+        ("startupProbe", &container.startup_probe),
+    ]
+    .into_iter()
+    .filter_map(|(field, probe)| Some((field, probe.as_ref()?)))
+}
+
+fn probes(container: &Container, port: Option<i32>) -> FieldError {
+    let mut errors = FieldError::none();
+    for (field, given) in given_probes(container) {
+        let mut error = probe(given, port);
+        if field == "readinessProbe" {
+            error = readiness(given).also(error);
+        }
+        errors.add(error.via(field));
+    }
+    errors
+}
+
+fn common(container: &Container, around: &Around<'_>, role: Role) -> FieldError {
     let mut errors = FieldError::none();
     for key in keys(container).iter().filter(|key| !ALLOWED.contains(&key.as_str())) {
-        errors.add(FieldError::disallowed(&[key]));
+        errors.add(if role == Role::Init && key == "lifecycle" {
+            FieldError::new("field not allowed in an init container", &[key])
+        } else {
+            FieldError::disallowed(&[key])
+        });
     }
     if container.name == "queue-proxy" {
         errors.add(FieldError::new(format!("{:?} is a reserved container name", container.name), &["name"]));
@@ -55,31 +129,26 @@ pub(super) fn container(container: &Container, volumes: &[Volume]) -> FieldError
         )),
         _ => {}
     }
-    errors.add(env(container));
-    let port = ports(container.ports.as_deref().unwrap_or_default(), &mut errors);
+    if role == Role::Init && container.ports.as_ref().is_some_and(|ports| !ports.is_empty()) {
+        errors.add(FieldError::new("field not allowed in an init container", &["ports"]));
+    }
+    errors.add(env(container, around.features, role));
     errors.add(resources(container));
     if let Some(context) = &container.security_context {
-        errors.add(security(context).via("securityContext"));
+        errors.add(security(context, around.features).via("securityContext"));
     }
-    if let Some(probe) = &container.readiness_probe {
-        errors.add(readiness(probe).also(self::probe(probe, port)).via("readinessProbe"));
-    }
-    if let Some(probe) = &container.liveness_probe {
-        errors.add(self::probe(probe, port).via("livenessProbe"));
-    }
-    if let Some(probe) = &container.startup_probe {
-        errors.add(self::probe(probe, port).via("startupProbe"));
-    }
-    errors.also(mounts(container.volume_mounts.as_deref().unwrap_or_default(), volumes))
+    errors.also(mounts(container.volume_mounts.as_deref().unwrap_or_default(), around.volumes))
 }
 
-fn env(container: &Container) -> FieldError {
+fn env(container: &Container, features: &Features, role: Role) -> FieldError {
     let mut errors = FieldError::none();
     for (index, variable) in container.env.iter().flatten().enumerate() {
         let mut error = FieldError::none();
         if variable.name.is_empty() {
             error.add(FieldError::missing(&["name"]));
-        } else if RESERVED_ENV.contains(&variable.name.as_str()) {
+        } else if RESERVED_ENV.contains(&variable.name.as_str())
+            && (role == Role::Serving || variable.name != "PORT")
+        {
             error.add(FieldError::new(
                 format!("{:?} is a reserved environment variable", variable.name),
                 &["name"],
@@ -87,9 +156,12 @@ fn env(container: &Container) -> FieldError {
         }
         if let Some(source) = &variable.value_from {
             let mut from = FieldError::none();
-            for key in
-                keys(source).iter().filter(|key| !matches!(key.as_str(), "configMapKeyRef" | "secretKeyRef"))
-            {
+            let may = |key: &str| match key {
+                "configMapKeyRef" | "secretKeyRef" => true,
+                "fieldRef" | "resourceFieldRef" => features.field_ref.is_on(),
+                _ => false,
+            };
+            for key in keys(source).iter().filter(|key| !may(key)) {
                 from.add(FieldError::disallowed(&[key]));
             }
             for (path, name, key) in [
@@ -183,7 +255,7 @@ fn resources(container: &Container) -> FieldError {
     errors.via("resources")
 }
 
-fn security(context: &SecurityContext) -> FieldError {
+fn security(context: &SecurityContext, features: &Features) -> FieldError {
     let mut errors = FieldError::none();
     for key in keys(context) {
         match key.as_str() {
@@ -203,7 +275,14 @@ fn security(context: &SecurityContext) -> FieldError {
             errors.add(FieldError::bounds(id, 0, i32::MAX, field));
         }
     }
-    if context.capabilities.as_ref().is_some_and(|capabilities| capabilities.add.is_some()) {
+    let added = context.capabilities.as_ref().and_then(|capabilities| capabilities.add.as_deref());
+    let may_add = |add: &[String]| {
+        // What the secure defaults add by themselves may be kept.
+        features.add_capabilities.is_on()
+            || (features.secure_pods != SecurePods::Disabled
+                && add.iter().all(|one| one == "NET_BIND_SERVICE"))
+    };
+    if added.is_some_and(|add| !may_add(add)) {
         errors.add(FieldError::disallowed(&["capabilities.add"]));
     }
     if let Some(profile) = &context.seccomp_profile
@@ -247,7 +326,7 @@ fn readiness(probe: &Probe) -> FieldError {
     errors
 }
 
-fn probe(probe: &Probe, user_port: i32) -> FieldError {
+fn probe(probe: &Probe, user_port: Option<i32>) -> FieldError {
     let mut errors = FieldError::none();
     let mut handlers: Vec<&str> = Vec::new();
     for key in keys(probe) {
@@ -266,7 +345,6 @@ fn probe(probe: &Probe, user_port: i32) -> FieldError {
     }
     match handlers.as_slice() {
         [] => errors.add(FieldError::neither(&["exec", "grpc", "httpGet", "tcpSocket"])),
-        ["grpc"] => errors.add(unsupported("a gRPC probe", "grpc")),
         [_] => {}
         several => errors.add(FieldError::both(several)),
     }
@@ -288,16 +366,18 @@ fn probe(probe: &Probe, user_port: i32) -> FieldError {
         .map(|get| ("httpGet.port", &get.port))
         .or_else(|| probe.tcp_socket.as_ref().map(|tcp| ("tcpSocket.port", &tcp.port)));
     if let Some((path, port)) = port {
-        let matches = match port {
-            IntOrString::Int(number) => *number == 0 || *number == user_port,
-            IntOrString::String(name) => name.is_empty() || name.parse() == Ok(user_port),
+        let (good, why) = match (user_port, port) {
+            (Some(user), IntOrString::Int(number)) => (*number == 0 || *number == user, MATCH),
+            (Some(user), IntOrString::String(name)) => (name.is_empty() || name.parse() == Ok(user), MATCH),
+            (None, IntOrString::Int(number)) => (*number != 0, SPECIFY),
+            (None, IntOrString::String(name)) => (!name.is_empty(), SPECIFY),
         };
-        if !matches {
+        if !good {
             let shown = match port {
                 IntOrString::Int(number) => number.to_string(),
                 IntOrString::String(name) => name.clone(),
             };
-            errors.add(FieldError::invalid_because(shown, path, "Probe port must match container port"));
+            errors.add(FieldError::invalid_because(shown, path, why));
         }
     }
     errors
