@@ -1,6 +1,7 @@
-//! Service, Configuration, Revision and Route.
+//! Service, Configuration, Revision, Route and DomainMapping.
 
 pub mod configuration;
+pub mod domainmapping;
 pub(crate) mod meta;
 pub mod revision;
 pub mod route;

@@ -7,6 +7,7 @@ use dormouse_base::task::Tasks;
 mod configuration;
 mod context;
 mod domain;
+mod domainmapping;
 mod error;
 mod family;
 mod gc;
@@ -37,5 +38,6 @@ pub async fn run(client: kube::Client, deps: Deps, tasks: Tasks) {
     tasks.spawn("service-controller", service::run(context.clone()));
     tasks.spawn("configuration-controller", configuration::run(context.clone()));
     tasks.spawn("revision-controller", revision::run(context.clone()));
-    tasks.spawn("route-controller", route::run(context));
+    tasks.spawn("route-controller", route::run(context.clone()));
+    tasks.spawn("domainmapping-controller", domainmapping::run(context));
 }

@@ -10,6 +10,7 @@ use crate::autoscaling::PodAutoscaler;
 use crate::fielderror::FieldError;
 use crate::networking::Ingress;
 use crate::serving::configuration::Configuration;
+use crate::serving::domainmapping::{self, DomainMapping};
 use crate::serving::meta;
 use crate::serving::revision::{self, Revision, RevisionTemplateSpec};
 use crate::serving::route::{self, Route};
@@ -21,6 +22,9 @@ pub(super) fn admit(request: &Request<'_>, object: Value) -> Result<Admitted, De
         "Configuration" => pass::<Configuration>(request, &object, configuration),
         "Revision" => pass::<Revision>(request, &object, revision),
         "Route" => pass::<Route>(request, &object, route),
+        "DomainMapping" => pass::<DomainMapping>(request, &object, |request, new, old| {
+            domainmapping::admit(new, old, request.user)
+        }),
         "PodAutoscaler" => pass::<PodAutoscaler>(request, &object, |_, _, _| FieldError::none()),
         "Ingress" => pass::<Ingress>(request, &object, ingress),
         _ => Ok(Admitted { object, warnings: Vec::new() }),

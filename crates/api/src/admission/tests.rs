@@ -82,7 +82,7 @@ fn every_rejection_has_upstreams_text() {
         ("/spec/template/spec/timeoutSeconds".into(), json!(601), format!("expected 0 <= 601 <= 600: {t}.spec.timeoutSeconds")),
         ("/spec/template/spec/containerConcurrency".into(), json!(-1), format!("expected 0 <= -1 <= 1000: {t}.spec.containerConcurrency")),
         ("/spec/template/spec/containers".into(), json!([]), format!("missing field(s): {t}.spec.containers")),
-        ("/spec/template/spec/containers".into(), json!([{"image": "a"}, {"image": "b"}]), format!("multi-container is not supported by this version of Dormouse, but found 2 containers: {t}.spec.containers")),
+        ("/spec/template/spec/containers".into(), json!([{"image": "a"}, {"image": "b"}]), format!("missing field(s): {t}.spec.containers[*].ports")),
         (format!("{CONTAINER}/image"), json!(""), format!("missing field(s): {c}.image")),
         (format!("{CONTAINER}/lifecycle"), json!({}), format!("must not set the field(s): {c}.lifecycle")),
         (format!("{CONTAINER}/env"), json!([{"name": "PORT", "value": "1"}]), format!("\"PORT\" is a reserved environment variable: {c}.env[0].name")),

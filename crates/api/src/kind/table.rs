@@ -237,6 +237,17 @@ pub(super) const KINDS: &[KindInfo] = &[
         ..CUSTOM
     },
     KindInfo {
+        group: SERVING,
+        version: "v1beta1",
+        kind: "DomainMapping",
+        plural: "domainmappings",
+        singular: "domainmapping",
+        short_names: &["dm"],
+        categories: ALL_SERVING,
+        columns: &[URL, READY, REASON],
+        ..CUSTOM
+    },
+    KindInfo {
         group: "autoscaling.internal.knative.dev",
         version: "v1alpha1",
         kind: "PodAutoscaler",
@@ -261,6 +272,17 @@ pub(super) const KINDS: &[KindInfo] = &[
         short_names: &["kingress", "king"],
         categories: &["knative-internal", "networking"],
         columns: &[READY, REASON],
+        ..CUSTOM
+    },
+    KindInfo {
+        group: "networking.internal.knative.dev",
+        version: "v1alpha1",
+        kind: "ClusterDomainClaim",
+        plural: "clusterdomainclaims",
+        singular: "clusterdomainclaim",
+        short_names: &["cdc"],
+        categories: &["knative-internal", "networking"],
+        namespaced: false,
         ..CUSTOM
     },
 ];

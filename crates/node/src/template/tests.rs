@@ -66,6 +66,7 @@ fn the_environment_is_image_then_sources_then_variables() {
     let referenced = Referenced {
         secrets: BTreeMap::from([("s".into(), BTreeMap::from([("KEY".into(), b"secret".to_vec())]))]),
         config_maps: BTreeMap::from([("m".into(), BTreeMap::from([("GREETING".into(), b"map".to_vec())]))]),
+        ..Referenced::default()
     };
     let spec = of(serde_json::json!({
         "name": "c",
@@ -235,7 +236,7 @@ fn a_component_is_given_what_the_manifest_lists_and_nothing_else() {
     let referenced = Referenced { config_maps, ..Referenced::default() };
     let dir = Path::new("/volumes");
     let build = |spec: &core::PodSpec, annotations: &BTreeMap<String, String>| {
-        skeleton(spec, &BTreeMap::new(), annotations, &[image.clone()], &referenced, &around(dir))
+        skeleton(spec, &BTreeMap::new(), annotations, std::slice::from_ref(&image), &referenced, &around(dir))
     };
     let (skeleton, _) = build(&spec, &annotations).unwrap();
     let plan = skeleton.component_plan("p-1", "u", Path::new("/scratch"), "/log".into()).unwrap();

@@ -15,6 +15,8 @@ pub(super) fn description(kind: &KindInfo) -> &'static str {
         "Revision" => "An unchangeable snapshot of a workload's code and settings.",
         "Route" => "An address whose requests are split among Revisions.",
         "PodAutoscaler" => "How many instances a Revision shall have.",
+        "DomainMapping" => "A name of one's own for a Service or Route.",
+        "ClusterDomainClaim" => "Which namespace may map a domain.",
         "Ingress" => "Rules that lead requests from hosts and paths to Revisions.",
         _ => "A kind of Knative.",
     }
@@ -24,7 +26,8 @@ pub(super) fn description(kind: &KindInfo) -> &'static str {
 pub(super) fn properties(schemas: &mut Schemas, kind: &KindInfo) -> Map<String, Value> {
     let prefix = match kind.kind {
         "PodAutoscaler" => "dev.knative.internal.autoscaling.v1alpha1",
-        "Ingress" => "dev.knative.internal.networking.v1alpha1",
+        "Ingress" | "ClusterDomainClaim" => "dev.knative.internal.networking.v1alpha1",
+        "DomainMapping" => "dev.knative.serving.v1beta1",
         _ => "dev.knative.serving.v1",
     };
     let spec = match kind.kind {
@@ -37,6 +40,14 @@ pub(super) fn properties(schemas: &mut Schemas, kind: &KindInfo) -> Map<String, 
         "Revision" => revision_spec(schemas),
         "Route" => route_spec(schemas),
         "PodAutoscaler" => pod_autoscaler_spec(schemas),
+        "DomainMapping" => fields(json!({
+            "ref": { "type": "object", "description": "What the domain leads to.", "properties": {
+                "apiVersion": text("Group and version of the target."), "kind": text("The target's kind."),
+                "name": text("The target's name."), "namespace": text("The target's namespace."),
+            }},
+            "tls": { "type": "object", "properties": { "secretName": text("The Secret with the certificate.") }},
+        })),
+        "ClusterDomainClaim" => fields(json!({ "namespace": text("Whose the domain is.") })),
         _ => ingress_spec(),
     };
     let spec = define(schemas, &format!("{prefix}.{}Spec", kind.kind), "What is wanted.", spec);
@@ -167,7 +178,7 @@ fn status(schemas: &mut Schemas, kind: &KindInfo) -> Map<String, Value> {
             all.extend(fields(address));
         }
         "Configuration" => all.extend(fields(configuration)),
-        "Route" => all.extend(fields(address)),
+        "Route" | "DomainMapping" => all.extend(fields(address)),
         "Revision" => all.extend(fields(json!({
             "containerStatuses": {"type": "array", "items": {"type": "object"}},
             "actualReplicas": replicas("Instances that run."),
