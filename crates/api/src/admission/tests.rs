@@ -88,7 +88,6 @@ fn every_rejection_has_upstreams_text() {
         (format!("{CONTAINER}/env"), json!([{"name": "PORT", "value": "1"}]), format!("\"PORT\" is a reserved environment variable: {c}.env[0].name")),
         (format!("{CONTAINER}/ports"), json!([{"containerPort": 8012}]), format!("invalid value: 8012 is a reserved port: {c}.ports.containerPort\n8012 is a reserved port, please use a different value")),
         (format!("{CONTAINER}/ports"), json!([{"containerPort": 80, "name": "web"}]), format!("Port name web is not allowed: {c}.ports\nName must be empty, or one of: 'h2c', 'http1'")),
-        (format!("{CONTAINER}/startupProbe"), json!({"grpc": {"port": 8080}}), format!("a gRPC probe is not supported by this version of Dormouse: {c}.startupProbe.grpc")),
         (format!("{CONTAINER}/readinessProbe"), json!({"httpGet": {"path": "/", "port": 9000}}), format!("invalid value: 9000: {c}.readinessProbe.httpGet.port\nProbe port must match container port")),
         (format!("{CONTAINER}/securityContext"), json!({"privileged": true}), format!("must not set the field(s): {c}.securityContext.privileged")),
         (format!("{CONTAINER}/securityContext"), json!({"runAsUser": -1}), format!("expected 0 <= -1 <= 2147483647: {c}.securityContext.runAsUser")),
