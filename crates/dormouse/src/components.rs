@@ -1,6 +1,7 @@
 //! Where the node meets the WebAssembly engine. The engine is made when the first component comes, so that a platform
 //! without one pays nothing.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,13 +11,16 @@ use dormouse_api::vocabulary::{
     CLUSTER_DOMAIN, WASM_ALLOWED_HOSTS, WASM_IMPORT_NOT_GRANTED, WASM_INVALID_COMPONENT, WASM_INVALID_GRANT,
 };
 use dormouse_base::task::Tasks;
+use dormouse_gateway::{Call, CallBody, RequestBody};
 use dormouse_node::{ComponentError, ComponentLog, ComponentPlan, ComponentSource, Components, Serving};
 use dormouse_wasm as wasm;
 use dormouse_wasm::{
-    Config, Directory, Grants, Host, HostPattern, Limits, Outbound, Source, Target, Transport,
+    Config, Directory, Function, Grants, Host, HostPattern, Limits, Outbound, Source, Target, Transport,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -27,6 +31,7 @@ pub(crate) struct Engine {
     tasks: Tasks,
     host: Arc<Mutex<Option<Host>>>,
     connector: Arc<Connector>,
+    served: Arc<Mutex<HashMap<SocketAddr, Function>>>,
 }
 
 // === impl Engine ===
@@ -34,7 +39,14 @@ pub(crate) struct Engine {
 impl Engine {
     /// `cache_dir` keeps what was compiled.
     pub(crate) fn new(cache_dir: PathBuf, connector: Connector, tasks: Tasks) -> Self {
-        Self { cache_dir, tasks, host: Arc::default(), connector: Arc::new(connector) }
+        let connector = Arc::new(connector);
+        Self { cache_dir, tasks, host: Arc::default(), connector, served: Arc::default() }
+    }
+
+    /// How the gateway calls the component that is served at an address: on its own thread, past the socket.
+    pub(crate) fn call(&self, address: &SocketAddr) -> Option<Arc<dyn Call>> {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.get(address).map(|function| Arc::new(Called(function.clone())) as Arc<dyn Call>)
     }
 
     /// The engine. Blocking when it is made, some milliseconds.
@@ -80,6 +92,7 @@ impl Components for Engine {
 
     fn serve(&self, plan: ComponentPlan) -> BoxFuture<'static, Result<Box<dyn Serving>, ComponentError>> {
         let (source, host, tasks) = (plan.source.clone(), self.host(), self.tasks.clone());
+        let all = self.served.clone();
         let limits = Limits {
             memory_bytes: plan.memory_bytes.unwrap_or(Limits::default().memory_bytes),
             request_timeout: plan.request_timeout,
@@ -95,11 +108,13 @@ impl Components for Engine {
                 None => blocking(move || load(&host()?, &source)).await?,
             };
             let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(wasm::Error::Listen);
-            let served = listener.and_then(|listener| component.bind(limits, grants).serve(listener, &tasks));
+            let function = component.bind(limits, grants);
+            let served = listener.and_then(|listener| function.serve(listener, &tasks));
             let instance = served.map_err(|error| refused(&error))?;
             let address = instance.address().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-            let serving: Box<dyn Serving> =
-                Box::new(Served { address, instance: Mutex::new(Some(instance)) });
+            all.lock().unwrap_or_else(PoisonError::into_inner).insert(address, function);
+            let instance = Mutex::new(Some(instance));
+            let serving: Box<dyn Serving> = Box::new(Served { address, instance, all });
             Ok(serving)
         }
         .boxed()
@@ -110,6 +125,13 @@ impl Components for Engine {
 struct Served {
     address: SocketAddr,
     instance: Mutex<Option<wasm::Instance>>,
+    all: Arc<Mutex<HashMap<SocketAddr, Function>>>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.address);
+    }
 }
 
 impl Serving for Served {
@@ -123,6 +145,20 @@ impl Serving for Served {
             if let Some(instance) = instance {
                 instance.stop(grace).await;
             }
+        }
+        .boxed()
+    }
+}
+
+/// A component as the gateway calls it.
+struct Called(Function);
+
+impl Call for Called {
+    fn call(&self, request: Request<RequestBody>) -> BoxFuture<'static, Response<CallBody>> {
+        let function = self.0.clone();
+        async move {
+            let response = function.answer(request).await;
+            response.map(|body| body.map_err(|error| Box::new(error) as _).boxed_unsync())
         }
         .boxed()
     }

@@ -233,15 +233,16 @@ async fn start_with(
     gateway.set_activate(Arc::new(wire::Demand(autoscaler.clone())));
     let (internal, public) = (listeners.internal_gateway.local_addr()?, listeners.gateway.local_addr()?);
     let connector = Connector::new(internal, public, DOMAIN);
+    let components = Arc::new(Engine::new(data_dir.join("wasm"), connector, back.clone()));
     let node = Node::start(
         node_config,
         keeper.clone(),
         events,
         running,
         images.clone(),
-        Arc::new(Engine::new(data_dir.join("wasm"), connector, back.clone())),
+        components.clone(),
         control.clone(),
-        Arc::new(wire::ReadyInstances { gateway: gateway.clone(), autoscaler }),
+        Arc::new(wire::ReadyInstances { gateway: gateway.clone(), autoscaler, components }),
         Arc::new(wire::Busy(gateway.clone())),
         back.clone(),
     )

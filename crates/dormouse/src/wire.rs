@@ -14,6 +14,8 @@ use dormouse_node::Node;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::components::Engine;
+
 /// The gateway's held requests ask the autoscaler.
 pub(crate) struct Demand(pub(crate) Autoscaler);
 
@@ -62,13 +64,18 @@ impl dormouse_autoscaler::Loads for GatewayLoads {
 pub(crate) struct ReadyInstances {
     pub(crate) gateway: Gateway,
     pub(crate) autoscaler: Autoscaler,
+    pub(crate) components: Arc<Engine>,
 }
 
 impl dormouse_node::Endpoints for ReadyInstances {
     fn set(&self, revision: &RevisionKey, endpoints: Vec<dormouse_node::Endpoint>) {
         let ready = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-        let endpoints = endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint.address)).collect();
-        self.gateway.set_endpoints(revision, endpoints);
+        let instance = |endpoint: dormouse_node::Endpoint| dormouse_gateway::Instance {
+            call: self.components.call(&endpoint.address),
+            id: endpoint.id,
+            address: endpoint.address,
+        };
+        self.gateway.set_endpoints(revision, endpoints.into_iter().map(instance));
         self.autoscaler.ready(revision, ready);
     }
 }

@@ -12,6 +12,7 @@ use dormouse_base::clock;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::call::Answer;
 use crate::metrics::Track;
 use crate::pool::{Http1, Http2};
 use crate::revision::Permit;
@@ -22,6 +23,9 @@ pub enum BodyError {
     /// The other side broke off.
     #[error("connection broken while a body was copied")]
     Broken(#[source] hyper::Error),
+    /// An instance of this process failed after its response had begun.
+    #[error("the instance failed while its response was copied")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The request is larger than the configured limit.
     #[error("request body is larger than the limit")]
     TooLarge,
@@ -32,7 +36,7 @@ pub enum BodyError {
 
 /// A client's request body on its way to an instance.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub struct RequestBody {
     incoming: Incoming,
     /// Bytes that may still come and the flag to set when they are exceeded.
     limit: Option<(u64, Arc<AtomicBool>)>,
@@ -87,6 +91,8 @@ pub(crate) enum Carrier {
         /// Keeps the stream counted.
         _stream: Http2,
     },
+    /// Nothing: the instance is code of this process.
+    Call,
 }
 
 /// Time limits of a response that has begun.
@@ -136,7 +142,7 @@ impl Exchange {
 
 enum Kind {
     Full(Option<Bytes>),
-    Stream { incoming: Incoming, exchange: Box<Exchange> },
+    Stream { incoming: Answer, exchange: Box<Exchange> },
     Done,
 }
 
@@ -167,7 +173,7 @@ impl Body {
 
     /// An instance's response.
     pub(crate) fn exchange(
-        incoming: Incoming,
+        incoming: Answer,
         carrier: Carrier,
         permit: Permit,
         track: Track,
@@ -210,21 +216,19 @@ impl HttpBody for Body {
             Some(Carrier::Http1(connection)) => {
                 // Only driving the connection brings frames, so nothing else needs to wake this task.
                 let mut silent = Context::from_waker(Waker::noop());
-                match Pin::new(&mut *incoming).poll_frame(&mut silent) {
+                match incoming.poll(&mut silent) {
                     Poll::Pending => {
                         connection.drive(context);
-                        match Pin::new(&mut *incoming).poll_frame(&mut silent) {
+                        match incoming.poll(&mut silent) {
                             // The connection has ended without a word: its last state decides, at the next poll.
-                            Poll::Pending if connection.is_done() => {
-                                Pin::new(&mut *incoming).poll_frame(context)
-                            }
+                            Poll::Pending if connection.is_done() => incoming.poll(context),
                             other => other,
                         }
                     }
                     ready => ready,
                 }
             }
-            _ => Pin::new(&mut *incoming).poll_frame(context),
+            _ => incoming.poll(context),
         };
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -244,7 +248,7 @@ impl HttpBody for Body {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.0 = Kind::Done;
-                Poll::Ready(Some(Err(BodyError::Broken(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Pending => {
                 if exchange.poll_timeout(context) {

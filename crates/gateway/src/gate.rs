@@ -9,25 +9,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::call::{Call, Instance};
 use crate::load::{Load, Meter};
 use crate::pool::Pool;
 
 /// One ready instance. Its counters change only under the gate's lock; readers need none.
-#[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) id: String,
     pub(crate) address: SocketAddr,
+    /// How it is called, if it need not be connected to.
+    pub(crate) call: Option<Arc<dyn Call>>,
     in_flight: AtomicUsize,
     removed: AtomicBool,
     pub(crate) quiet: tokio::sync::Notify,
     pub(crate) pool: Pool,
 }
 
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Endpoint")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Endpoint {
-    pub(crate) fn new(id: String, address: SocketAddr) -> Self {
+    pub(crate) fn new(instance: Instance) -> Self {
         Self {
-            id,
-            address,
+            id: instance.id,
+            address: instance.address,
+            call: instance.call,
             in_flight: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
             quiet: tokio::sync::Notify::new(),
@@ -134,18 +148,20 @@ impl<W> Gate<W> {
     /// Replaces the ready instances; known ones keep their state. Answers who may go now.
     pub(crate) fn set_endpoints(
         &mut self,
-        list: Vec<(String, SocketAddr)>,
+        list: impl IntoIterator<Item = impl Into<Instance>>,
     ) -> (Vec<Grant<W>>, Vec<Arc<Endpoint>>) {
         let mut old = std::mem::take(&mut self.endpoints);
         let mut added = Vec::new();
-        for (id, address) in list {
-            if self.endpoints.iter().any(|known| known.id == id && known.address == address) {
+        for instance in list {
+            let instance: Instance = instance.into();
+            let same = |known: &Arc<Endpoint>| known.id == instance.id && known.address == instance.address;
+            if self.endpoints.iter().any(same) {
                 continue;
             }
-            match old.iter().position(|known| known.id == id && known.address == address) {
+            match old.iter().position(same) {
                 Some(position) => self.endpoints.push(old.swap_remove(position)),
                 None => {
-                    let endpoint = Arc::new(Endpoint::new(id, address));
+                    let endpoint = Arc::new(Endpoint::new(instance));
                     added.push(endpoint.clone());
                     self.endpoints.push(endpoint);
                 }

@@ -10,6 +10,7 @@ use dormouse_api::key::RevisionKey;
 use dormouse_base::clock;
 use dormouse_base::task::Tasks;
 
+use crate::call::Instance;
 use crate::gate::Endpoint;
 use crate::load::Load;
 use crate::metrics::Metrics;
@@ -113,7 +114,11 @@ impl Gateway {
     }
 
     /// The ready instances of a revision: requests held for it go out at once; removed ones get no new request.
-    pub fn set_endpoints(&self, revision: &RevisionKey, endpoints: Vec<(String, SocketAddr)>) {
+    pub fn set_endpoints(
+        &self,
+        revision: &RevisionKey,
+        endpoints: impl IntoIterator<Item = impl Into<Instance>>,
+    ) {
         let state = self.0.revision(revision);
         let added = state.set_endpoints(endpoints);
         if !added.is_empty() {
@@ -134,7 +139,7 @@ impl Gateway {
         let removed = self.0.revisions.write().unwrap_or_else(PoisonError::into_inner).remove(revision);
         if let Some(state) = removed {
             state.forget();
-            state.set_endpoints(Vec::new());
+            state.set_endpoints(Vec::<Instance>::new());
             self.0.metrics.remove(revision);
         }
     }

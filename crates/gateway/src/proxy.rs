@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::body::{Body, Carrier, Limits, RequestBody};
+use crate::call::{Answer, Call};
 use crate::gateway::Shared;
 use crate::headers::{self, Peer};
 use crate::metrics::Track;
@@ -286,7 +287,7 @@ impl Failure {
 }
 
 struct Sent {
-    response: Response<Incoming>,
+    response: Response<Answer>,
     carrier: Carrier,
     permit: Permit,
     /// The client's side of a protocol switch.
@@ -295,7 +296,7 @@ struct Sent {
 
 /// What an attempt came to.
 enum Attempt {
-    Answered(Box<Response<Incoming>>, Carrier),
+    Answered(Box<Response<Answer>>, Carrier),
     /// Nothing was sent: the request is unharmed.
     Unsent(Box<Request<RequestBody>>, Option<std::io::Error>),
     Failed(Failure),
@@ -328,7 +329,9 @@ async fn send(
     let mut attempts = 0;
     loop {
         let Some(endpoint) = permit.endpoint().cloned() else { return Err(Failure::Gone) };
-        let attempt = if h2c {
+        let attempt = if let Some(instance) = &endpoint.call {
+            within(answer_by, over_call(&**instance, request)).await
+        } else if h2c {
             within(answer_by, over_http2(shared, &endpoint, request)).await
         } else {
             within(answer_by, over_http1(&endpoint, request)).await
@@ -414,6 +417,12 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T
     .await
 }
 
+/// Gives the request to code of this process, on this thread.
+async fn over_call(instance: &dyn Call, request: Request<RequestBody>) -> Attempt {
+    let response = instance.call(request).await;
+    Attempt::Answered(Box::new(response.map(Answer::Called)), Carrier::Call)
+}
+
 async fn over_http1(endpoint: &crate::gate::Endpoint, request: Request<RequestBody>) -> Attempt {
     let mut connection = match endpoint.pool.take() {
         Some(connection) => connection,
@@ -428,7 +437,9 @@ async fn over_http1(endpoint: &crate::gate::Endpoint, request: Request<RequestBo
         std::future::poll_fn(|context| driven.poll(context, response.as_mut())).await
     };
     match answer {
-        Ok(response) => Attempt::Answered(Box::new(response), Carrier::Http1(connection)),
+        Ok(response) => {
+            Attempt::Answered(Box::new(response.map(Answer::Connected)), Carrier::Http1(connection))
+        }
         Err(mut error) => match error.take_message() {
             Some(request) => Attempt::Unsent(Box::new(request), None),
             None => Attempt::Failed(Failure::Broken(error.into_error())),
@@ -465,7 +476,9 @@ async fn over_http2(
         Err(error) => return Attempt::Unsent(Box::new(request), Some(error)),
     };
     match stream.sender.try_send_request(request).await {
-        Ok(response) => Attempt::Answered(Box::new(response), Carrier::Http2 { _stream: stream }),
+        Ok(response) => {
+            Attempt::Answered(Box::new(response.map(Answer::Connected)), Carrier::Http2 { _stream: stream })
+        }
         Err(mut error) => match error.take_message() {
             Some(request) => Attempt::Unsent(Box::new(request), None),
             None => Attempt::Failed(Failure::Broken(error.into_error())),

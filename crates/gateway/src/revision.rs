@@ -9,6 +9,7 @@ use dormouse_api::key::RevisionKey;
 use dormouse_base::clock;
 use tokio::sync::oneshot;
 
+use crate::call::Instance;
 use crate::gate::{Endpoint, Full, Gate, Grant, Ticket};
 use crate::metrics::{Metrics, RevisionMetrics};
 
@@ -124,7 +125,7 @@ impl Revision {
     /// Answers the endpoints that are new.
     pub(crate) fn set_endpoints(
         self: &Arc<Self>,
-        list: Vec<(String, std::net::SocketAddr)>,
+        list: impl IntoIterator<Item = impl Into<Instance>>,
     ) -> Vec<Arc<Endpoint>> {
         let (grants, added) = self.gate().set_endpoints(list);
         self.deliver(grants);

@@ -4,8 +4,10 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
+use dormouse_base::clock;
 use http::{HeaderValue, Request, Response, header};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
@@ -65,9 +67,10 @@ impl Function {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         }
+        let mut given = Given { function: self.0.clone(), begun: clock::now(), over: false };
         let (guest, head) = Guest::start(self.0.clone(), request);
         let (mut guest, mut head) = (Some(guest), Some(head));
-        poll_fn(|context| {
+        let answer = poll_fn(|context| {
             let Some(working) = &mut guest else { return Poll::Ready(Err(Error::NoResponse)) };
             let over = working.poll(context).is_ready();
             if let Some(waiting) = &mut head
@@ -92,7 +95,25 @@ impl Function {
             }
             Poll::Pending
         })
-        .await
+        .await;
+        given.over = true;
+        answer
+    }
+}
+
+/// A request on its way. Who drops it before its answer has given up; the component's log tells.
+struct Given {
+    function: Arc<Inner>,
+    begun: Instant,
+    over: bool,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if !self.over {
+            let waited = clock::now().duration_since(self.begun).as_millis();
+            self.function.tell(&format!("the request was given up after {waited} ms without an answer"));
+        }
     }
 }
 
@@ -103,6 +124,11 @@ impl Inner {
     pub(crate) fn report(&self, error: &Error) {
         let text = dormouse_base::chain(error);
         tracing::debug!(error = text, "a component failed");
+        self.tell(&text);
+    }
+
+    /// Writes a line of ours into the component's log.
+    fn tell(&self, text: &str) {
         if let Some(log) = &self.grants.log {
             log.write(Stream::Stderr, format!("{text}\n").as_bytes());
         }

@@ -7,10 +7,12 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dormouse_base::clock;
 use dormouse_base::shutdown::Shutdown;
 use dormouse_base::task::Tasks;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body as HttpBody;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -78,6 +80,16 @@ impl Drop for Instance {
 // === impl Function ===
 
 impl Function {
+    /// [`Function::call`] for those who pass on whatever comes: failures are responses that tell no more than a client
+    /// should know.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        self.call(request).await.unwrap_or_else(|error| respond(&error))
+    }
+
     /// Serves requests on `listener` until the instance is stopped or `tasks` is. Must be called in a tokio runtime.
     ///
     /// # Errors
@@ -154,7 +166,7 @@ where
 {
     let service = service_fn(move |request| {
         let function = function.clone();
-        async move { Ok::<_, Infallible>(function.call(request).await.unwrap_or_else(|error| respond(&error))) }
+        async move { Ok::<_, Infallible>(function.answer(request).await) }
     });
     let mut builder = auto::Builder::new(TaskExecutor(tasks.clone()));
     builder.http1().timer(TokioTimer::new());

@@ -154,6 +154,8 @@ fn steady(
             theirs.push(loaded("wasmtime", process.address, "hello", process.pid()?)?);
         }
     }
+    // The next component's cold starts begin with nothing running.
+    platform.kubectl(&["delete", "ksvc", &name])?.ok()?;
     Ok((Steady::of(&ours), process.map(|_| Steady::of(&theirs))))
 }
 

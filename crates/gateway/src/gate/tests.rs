@@ -46,7 +46,7 @@ fn a_removed_instance_gets_nothing_new_and_keeps_what_it_has() {
     let mut gate: Gate<()> = Gate::new(10, now);
     gate.set_endpoints(vec![address(1)]);
     let first = gate.arrive(now).unwrap();
-    gate.set_endpoints(vec![]);
+    gate.set_endpoints(Vec::<Instance>::new());
     assert!(first.is_removed());
     assert_eq!(first.in_flight(), 1);
     assert!(gate.arrive(now).is_none());
@@ -121,7 +121,7 @@ proptest! {
                     finished.insert(id);
                 }
                 Step::Endpoints(from, count) => {
-                    let list = (from..from + count).map(address).collect();
+                    let list = (from..from + count).map(address);
                     granted.extend(gate.set_endpoints(list).0);
                 }
                 Step::Limit(limit) => granted.extend(gate.set_limit(limit)),

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use dormouse_base::clock;
 use http::{Response, StatusCode, header};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::body::{Body, Carrier};
+use crate::call::Answer;
 use crate::gateway::Shared;
 use crate::metrics::Track;
 use crate::revision::{Permit, RevisionPolicy};
@@ -35,7 +35,7 @@ impl Limits {
 /// Answers the switch to the client and tunnels in a task that keeps the place in the instance.
 pub(super) fn start(
     shared: &Shared,
-    mut response: Response<Incoming>,
+    mut response: Response<Answer>,
     carrier: Carrier,
     permit: Permit,
     track: Track,

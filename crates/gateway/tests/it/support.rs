@@ -82,7 +82,7 @@ impl Bench {
     }
 
     pub(crate) fn endpoints(&self, addresses: &[SocketAddr]) {
-        let list = addresses.iter().map(|address| (address.to_string(), *address)).collect();
+        let list = addresses.iter().map(|address| (address.to_string(), *address));
         self.gateway.set_endpoints(&self.key, list);
     }
 
