@@ -5,6 +5,7 @@
 //! more than the whole set-up. Nothing here waits for an RCU grace period longer than the kernel's expedited one.
 
 mod child;
+mod root;
 mod system;
 
 use std::ffi::CString;
@@ -39,6 +40,8 @@ pub(crate) struct Launcher {
     keeper: OwnedFd,
     own_pid_namespace: OwnedFd,
     mount_point: CString,
+    /// What every sandbox's mounts start from; without it from a copy of the host's.
+    empty: Option<OwnedFd>,
     last_capability: u32,
 }
 
@@ -70,6 +73,7 @@ impl Launcher {
         }
         let open = |path: &str, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
         let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap")?;
+        let mount_point = CString::new(mount_point.as_os_str().as_bytes())?;
         Ok(Self {
             stack: Stack::new()?,
             filter: crate::seccomp::default_filter(),
@@ -80,7 +84,9 @@ impl Launcher {
                 rustix::process::PidfdFlags::empty(),
             )?,
             own_pid_namespace: open("/proc/self/ns/pid", OFlags::RDONLY)?,
-            mount_point: CString::new(mount_point.as_os_str().as_bytes())?,
+            // A kernel that refuses has its reasons at every launch too; those are told.
+            empty: root::empty_namespace(&mount_point).ok(),
+            mount_point,
             last_capability: last.trim().parse().unwrap_or(40).min(63),
         })
     }
@@ -103,6 +109,7 @@ impl Launcher {
         let sources = volumes.iter().filter(|volume| volume.source.is_some()).count() + views.len();
         let opened = OpenedSources((0..sources).map(|_| AtomicI32::new(-1)).collect());
         let outcome = Outcome::default();
+        let empty = self.empty.as_ref().filter(|_| root::fits_one_option(lowers.len()));
         let sandbox = Sandbox {
             outcome: &outcome,
             keeper: self.keeper.as_fd(),
@@ -110,6 +117,7 @@ impl Launcher {
             last_capability: self.last_capability,
             system: &self.system,
             mount_point: &self.mount_point,
+            empty: empty.map(AsFd::as_fd),
             null: self.null.as_fd(),
             stdout: stdout_child.as_fd(),
             stderr: stderr_child.as_fd(),
@@ -128,7 +136,10 @@ impl Launcher {
             identity: &identity,
             opened: &opened,
         };
-        let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+        if empty.is_none() {
+            flags |= libc::CLONE_NEWNS;
+        }
         let into = cgroup.unified.as_ref().map(AsFd::as_fd);
         let (pid, pidfd) =
             sys::spawn_into(u64::from(flags.unsigned_abs()), into, &mut self.stack, child::run, &sandbox)

@@ -1,6 +1,6 @@
 //! One running instance: the container launcher and its keeper process.
 //!
-//! Reading order: [`plan`](Plan) (what a sandbox is) → `launch` and `launch/child` (how it starts) → `keeper` (the
+//! Reading order: [`plan`](Plan) (what a sandbox is) → `launch`, `launch/child` and `launch/root` (how it starts) → `keeper` (the
 //! process that owns sandboxes, logs and listening sockets) → `client` ([`Keeper`], the handle of the main process) →
 //! [`cgroup`] (limits; the node pools them) → `seccomp`, `log`, `wire`, `sys`.
 //!

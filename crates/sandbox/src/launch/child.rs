@@ -1,15 +1,15 @@
 //! What runs between clone and exec. It shares the keeper's memory while the keeper sleeps, so it makes kernel calls
 //! on prepared data only: no allocation, no lock, no panic.
 //!
-//! Once the root is pivoted, every path resolves inside the sandbox, so that no symbolic link of an image can lead out.
+//! Once the root is the sandbox's ([`super::root`]), every path resolves inside the sandbox, so that no symbolic link of an image can lead out.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::system::{Op, READ_ONLY};
 use crate::sys;
@@ -88,12 +88,12 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn at(&self, step: Step) {
+    pub(super) fn at(&self, step: Step) {
         self.step.store(step as u32, Ordering::Relaxed);
         self.index.store(0, Ordering::Relaxed);
     }
 
-    fn next(&self) {
+    pub(super) fn next(&self) {
         self.index.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -143,6 +143,8 @@ pub(super) struct Sandbox<'a> {
     pub(super) last_capability: u32,
     pub(super) system: &'a [Op],
     pub(super) mount_point: &'a CStr,
+    /// The mount namespace to start from; without it the child was given a copy of the host's.
+    pub(super) empty: Option<BorrowedFd<'a>>,
     pub(super) null: BorrowedFd<'a>,
     pub(super) stdout: BorrowedFd<'a>,
     pub(super) stderr: BorrowedFd<'a>,
@@ -192,7 +194,9 @@ impl Sandbox<'_> {
         outcome.at(Step::Session);
         rustix::process::setsid()?;
         outcome.at(Step::Propagation);
-        rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        if self.empty.is_none() {
+            rustix::mount::mount_change(c"/", PRIVATE)?;
+        }
         outcome.at(Step::Source);
         let sources = self
             .volumes
@@ -238,48 +242,6 @@ impl Sandbox<'_> {
         sys::duplicate_to(self.stdout, 1)?;
         sys::duplicate_to(self.stderr, 2)?;
         Err(self.identity.assume(outcome, self.keeper, self.filter, self.last_capability))
-    }
-
-    /// Mounts the layers and makes them the root. The option string names the layers by descriptor, relative to
-    /// `/proc/self/fd`: short enough for as many as the kernel takes, and no character needs escaping. They are opened
-    /// here, because an overlay takes only paths of its own mount namespace.
-    fn enter_root(&self) -> Result<(), Errno> {
-        self.outcome.at(Step::Layer);
-        let mut options = Options::new();
-        options.text(b"lowerdir=");
-        for (index, lower) in self.lowers.iter().enumerate() {
-            if index > 0 {
-                options.text(b":");
-            }
-            options.number(open_directory(lower)?);
-            self.outcome.next();
-        }
-        self.outcome.at(Step::Overlay);
-        options.text(b",upperdir=");
-        options.number(open_directory(self.upper)?);
-        options.text(b",workdir=");
-        options.number(open_directory(self.work)?);
-        rustix::process::chdir(c"/proc/self/fd")?;
-        let mount = |options: &Options| {
-            let options = CStr::from_bytes_until_nul(&options.bytes).map_err(|_| Errno::TOOBIG)?;
-            let none = MountFlags::empty();
-            rustix::mount::mount(c"overlay", self.mount_point, c"overlay", none, Some(options))
-        };
-        // An upper layer that dies with its sandbox needs no sync; kernels before 5.10 do not know that option.
-        let before = options.length;
-        options.text(b",volatile");
-        match mount(&options) {
-            Err(Errno::INVAL) => {
-                options.cut(before);
-                mount(&options)?;
-            }
-            result => result?,
-        }
-        self.outcome.at(Step::Pivot);
-        rustix::process::chdir(self.mount_point)?;
-        rustix::process::pivot_root(c".", c".")?;
-        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
-        rustix::process::chdir(c"/")
     }
 
     fn opened(&self, index: usize) -> Option<BorrowedFd<'_>> {
@@ -346,54 +308,16 @@ impl Sandbox<'_> {
     }
 }
 
-fn open_directory(path: &CStr) -> Result<RawFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty()).map(IntoRawFd::into_raw_fd)
-}
-
-/// Mount options put together without allocating; what does not fit makes the mount fail.
-struct Options {
-    /// The kernel takes one page.
-    bytes: [u8; 4096],
-    length: usize,
-}
-
-impl Options {
-    fn new() -> Self {
-        Self { bytes: [0; 4096], length: 0 }
-    }
-
-    fn text(&mut self, text: &[u8]) {
-        for byte in text {
-            if let Some(place) = self.bytes.get_mut(self.length) {
-                *place = *byte;
-            }
-            self.length += 1;
-        }
-    }
-
-    fn number(&mut self, number: RawFd) {
-        let mut unit = 1;
-        while number / unit >= 10 {
-            unit *= 10;
-        }
-        while unit > 0 {
-            self.text(&[b'0' + u8::try_from(number / unit % 10).unwrap_or_default()]);
-            unit /= 10;
-        }
-    }
-
-    fn cut(&mut self, length: usize) {
-        self.bytes.iter_mut().skip(length).for_each(|byte| *byte = 0);
-        self.length = length;
-    }
-}
-
 pub(super) const CGROUP: &CStr = c"/sys/fs/cgroup";
 
+/// Nothing that is mounted here shows on the host, nor the other way round.
+const PRIVATE: MountPropagationFlags = MountPropagationFlags::PRIVATE.union(MountPropagationFlags::REC);
+
+/// Mounts a copy of a part of the host's tree.
 fn place(tree: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-    rustix::mount::move_mount(tree, c"", CWD, target, flags)
+    rustix::mount::move_mount(tree, c"", CWD, target, flags)?;
+    rustix::mount::mount_change(target, PRIVATE)
 }
 
 fn make_directories(paths: &[CString]) -> Result<(), Errno> {

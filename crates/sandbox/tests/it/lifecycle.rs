@@ -148,6 +148,9 @@ async fn many_sandboxes_run_at_once_and_leave_nothing() {
         return;
     }
     let mut world = World::new().await;
+    let fds = format!("/proc/{}/fd", world.keeper.pid());
+    let open = || std::fs::read_dir(&fds).unwrap().count();
+    let before = open();
     let ids: Vec<String> = (0..50).map(|number| format!("many-{number:02}")).collect();
     let launches = ids.iter().map(|id| world.keeper.launch(world.plan(id, &["sleep"])));
     let mut pids = Vec::new();
@@ -163,8 +166,6 @@ async fn many_sandboxes_run_at_once_and_leave_nothing() {
         world.exit(id).await;
     }
     assert!(pids.iter().all(|pid| !alive(*pid)));
-    let fds = format!("/proc/{}/fd", world.keeper.pid());
-    until("the keeper closes what it no longer needs", || std::fs::read_dir(&fds).unwrap().count() < 15)
-        .await;
+    until("the keeper closes what it no longer needs", || open() <= before).await;
     world.stop().await;
 }

@@ -61,6 +61,8 @@ async fn what_happened_meanwhile_is_told_on_attaching() {
     let Some(raw) = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()) else { panic!("no pid") };
     // Nobody is attached while it ends.
     let dir = world.detach();
+    // The connection is closed by a task, which runs now; what comes later is not sent into it.
+    tokio::task::yield_now().await;
     rustix::process::kill_process(raw, rustix::process::Signal::TERM).unwrap();
     until("it ends", || !alive(pid)).await;
     let mut world = World::attach(dir).await.unwrap();
