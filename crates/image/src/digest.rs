@@ -1,6 +1,9 @@
 //! Content digests: the only identity that content has.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,7 +17,7 @@ pub struct Digest([u8; 32]);
 
 /// Computes a [`Digest`] piece by piece.
 #[derive(Clone, Default)]
-pub(crate) struct Hasher(sha2::Sha256);
+pub struct Hasher(sha2::Sha256);
 
 // === impl Digest ===
 
@@ -24,6 +27,24 @@ impl Digest {
         let mut hasher = Hasher::default();
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// The digest of a file's bytes, read piece by piece. Blocking.
+    ///
+    /// # Errors
+    /// [`Error::File`], naming the file.
+    pub fn of_file(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::file("read", path, source);
+        let mut file = File::open(path).map_err(failed)?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let count = file.read(&mut buffer).map_err(failed)?;
+            match buffer.get(..count) {
+                Some(bytes) if !bytes.is_empty() => hasher.update(bytes),
+                _ => return Ok(hasher.finish()),
+            }
+        }
     }
 
     /// The 64 hexadecimal digits, without the algorithm.
@@ -97,12 +118,12 @@ impl<'de> Deserialize<'de> for Digest {
 
 impl Hasher {
     /// Adds `bytes`.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// The digest of everything that was added.
-    pub(crate) fn finish(self) -> Digest {
+    pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 }

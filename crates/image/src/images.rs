@@ -1,8 +1,10 @@
 //! The facade: one handle for the node, the controllers, the commands and the registry endpoint.
 
+pub(crate) mod assemble;
 pub(crate) mod build;
 pub(crate) mod component;
 pub(crate) mod import;
+pub(crate) mod layer;
 pub(crate) mod prepare;
 mod transfer;
 

@@ -23,10 +23,12 @@ mod unpack;
 mod view;
 
 pub use auth::Auth;
-pub use digest::Digest;
+pub use digest::{Digest, Hasher};
 pub use error::{Error, Result};
+pub use images::assemble::{ImageSpec, Referrer};
 pub use images::build::{BuildInput, BuildOptions};
 pub use images::component::Component;
+pub use images::layer::{Compression, Layer, LayerContent, LayerItem};
 pub use images::prepare::{ImageConfig, Prepared};
 pub use images::{Config, Images, Limits, Listed};
 pub use progress::{Event, Progress, Silent};

@@ -261,6 +261,12 @@ impl Cgroup {
         oom_kills(&self.dirs)
     }
 
+    /// How many times a process could not be made because of the limit; zero where the kernel does not tell.
+    pub fn process_refusals(&self) -> u64 {
+        let pids = self.dirs.iter().find(|dir| dir.controllers.contains(&Controller::Pids));
+        pids.map_or(0, |dir| read_field(&dir.path.join("pids.events"), "max"))
+    }
+
     /// What it uses.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();

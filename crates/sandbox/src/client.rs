@@ -224,7 +224,7 @@ fn unexpected() -> Error {
     Error::Keeper { step: "an answer of another kind".to_owned(), errno: crate::error::Errno(libc::EPROTO) }
 }
 
-fn error_of(failure: Failure, id: &str) -> Error {
+pub(crate) fn error_of(failure: Failure, id: &str) -> Error {
     match failure {
         Failure::Launch { step, errno } => Error::Launch { step, errno },
         Failure::Plan(text) => Error::Plan(text),

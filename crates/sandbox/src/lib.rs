@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`plan`](Plan) (what a sandbox is) → `launch`, `launch/child` and `launch/root` (how it starts) → `keeper` (the
 //! process that owns sandboxes, logs and listening sockets) → `client` ([`Keeper`], the handle of the main process) →
-//! [`cgroup`] (limits; the node pools them) → `seccomp`, `log`, `wire`, `sys`.
+//! [`run_step`] (one command of a build, without keeper) → [`cgroup`] (limits; the node pools them) → `seccomp`, `log`, `wire`, `sys`.
 //!
 //! It never decides anything: no pools, no restarts, no images, no networks. Those are the node's.
 //!
@@ -21,6 +21,7 @@ mod launch;
 mod log;
 mod plan;
 mod seccomp;
+mod step;
 mod sys;
 mod wire;
 
@@ -35,3 +36,4 @@ pub use plan::{
     DEFAULT_PATH, ExecResult, KeeperEvent, Launched, LogPlan, Mount, MountSource, Plan, Rlimit, RlimitKind,
     Running, SeccompProfile, User,
 };
+pub use step::{StepEnd, StepGuard, StepWatch, Stop, run_step};

@@ -324,6 +324,20 @@ pub(crate) fn new_namespaces(kinds: i32) -> Result<(), Errno> {
     check(i64::from(unsafe { libc::unshare(kinds) })).map(drop)
 }
 
+/// Brings the loopback interface of this thread's network namespace up.
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *place = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: the request is the kernel's structure for this call, and lives until it returns.
+    check(i64::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
+        .map(drop)
+}
+
 /// Sends any signal by number, real-time ones included.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     // SAFETY: a borrowed descriptor and integers; no siginfo is passed.

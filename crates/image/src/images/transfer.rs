@@ -52,8 +52,12 @@ impl Images {
         Ok(digest)
     }
 
-    /// Whether the store has all that this machine needs of a manifest; claims it.
-    async fn complete(&self, digest: Digest) -> Result<bool> {
+    /// Whether the store has all that this machine needs of a manifest; claims it, so that it stays until something
+    /// refers to it.
+    ///
+    /// # Errors
+    /// [`Error::Platform`] for an index without this machine, [`Error::File`] if the store cannot be read.
+    pub async fn complete(&self, digest: Digest) -> Result<bool> {
         let store = self.store().clone();
         blocking(move || {
             let mut digest = digest;
