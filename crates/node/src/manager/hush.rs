@@ -24,7 +24,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     starting: usize,
-    /// When the youngest of them began.
+    /// When the last of them began or was launched: of many at once each waits for its turn to be launched.
     latest: Option<Instant>,
 }
 
@@ -39,6 +39,13 @@ impl Drop for Starting {
             drop(state);
             self.0.0.quiet.notify_waiters();
         }
+    }
+}
+
+impl Starting {
+    /// Its program runs now and may take its time to become ready.
+    pub(super) fn launched(&self, now: Instant) {
+        self.0.lock().latest = Some(now);
     }
 }
 
@@ -93,6 +100,8 @@ mod tests {
         drop(first);
         assert_eq!(hush.until(now + START), Some(now + START / 2 + START));
         assert_eq!(hush.until(now + START * 2), None);
+        second.launched(now + START * 2);
+        assert_eq!(hush.until(now + START * 2), Some(now + START * 3));
         drop(second);
         assert_eq!(hush.until(now + START), None);
     }

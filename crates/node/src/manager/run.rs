@@ -199,7 +199,12 @@ async fn live(manager: &Manager, cell: &Arc<Cell>, mut network: Net<'_>, adopted
                 starting = Some(manager.inner.hush.begin(clock::now()));
                 life.set_grace(part.grace);
                 match launch(manager, cell, part, &mut network, life.restarts).await {
-                    Ok(started) => started,
+                    Ok(started) => {
+                        if let Some(starting) = &starting {
+                            starting.launched(clock::now());
+                        }
+                        started
+                    }
                     Err(failure) => {
                         starting = None;
                         failed(manager, cell, failure);

@@ -321,13 +321,15 @@ pub(crate) fn forbid_time_wait(path: &Path) {
 
 /// Whether the namespace still has TCP sockets (such as TIME_WAIT) that a new program would meet, after a short patience
 /// for those that are just closing. Undoes [`forbid_time_wait`]. Blocking.
+///
+/// The kernel's counters tell it: a list of the sockets is found by walking the whole machine's table, 5 ms a time.
 pub(crate) fn is_busy(path: &Path) -> bool {
     let normal = fs::read_to_string(TIME_WAIT_MAX).unwrap_or_else(|_| "65536".to_owned());
     let look = move || {
-        let has = |file: &str| fs::read_to_string(file).is_ok_and(|text| text.lines().nth(1).is_some());
+        let has = |file: &str| fs::read_to_string(file).is_ok_and(|text| has_sockets(&text));
         let mut busy = true;
         for _ in 0..5 {
-            busy = has("/proc/thread-self/net/tcp") || has("/proc/thread-self/net/tcp6");
+            busy = has("/proc/thread-self/net/sockstat") || has("/proc/thread-self/net/sockstat6");
             if !busy {
                 break;
             }
@@ -337,4 +339,33 @@ pub(crate) fn is_busy(path: &Path) -> bool {
         busy
     };
     inside(path, look).unwrap_or(true)
+}
+
+/// Whether `sockstat` or `sockstat6` counts TCP sockets of the namespace; its numbers of orphans and of memory are the
+/// whole machine's.
+fn has_sockets(text: &str) -> bool {
+    let some = |words: &str, name: &str| {
+        let mut words = words.split_whitespace().skip_while(|word| *word != name).skip(1);
+        words.next().is_some_and(|count| count != "0")
+    };
+    let mut tcp = text.lines().filter_map(|line| line.strip_prefix("TCP: ").or(line.strip_prefix("TCP6: ")));
+    tcp.any(|line| some(line, "inuse") || some(line, "tw"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_counted_and_what_is_the_machines_is_not() {
+        let counted = |inuse: u32, waiting: u32| {
+            has_sockets(&format!(
+                "sockets: used 24\nTCP: inuse {inuse} orphan 3 tw {waiting} alloc 6 mem 1\nUDP: inuse 2 mem 0\n"
+            ))
+        };
+        assert!(counted(1, 0) && counted(0, 12) && !counted(0, 0));
+        assert!(
+            has_sockets("TCP6: inuse 1\nUDP6: inuse 0\n") && !has_sockets("TCP6: inuse 0\nUDP6: inuse 1\n")
+        );
+    }
 }
