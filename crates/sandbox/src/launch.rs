@@ -7,6 +7,7 @@
 mod child;
 mod root;
 mod system;
+mod window;
 
 use std::ffi::CString;
 use std::fs;
@@ -27,6 +28,7 @@ use crate::plan::{DEFAULT_PATH, MountSource, Plan, RlimitKind, SeccompProfile};
 use crate::sys::{self, Stack, StringArray};
 use crate::wire::Failure;
 use child::{Identity, Joiner, OpenedSources, Outcome, Sandbox, Step, TextFile, View, Volume};
+use window::Window;
 
 /// The kernel's bound on layers of an overlay.
 const MAX_LOWERS: usize = 500;
@@ -42,6 +44,7 @@ pub(crate) struct Launcher {
     mount_point: CString,
     /// What every sandbox's mounts start from; without it from a copy of the host's.
     empty: Option<OwnedFd>,
+    window: Window,
     last_capability: u32,
 }
 
@@ -74,19 +77,24 @@ impl Launcher {
         let open = |path: &str, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
         let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap")?;
         let mount_point = CString::new(mount_point.as_os_str().as_bytes())?;
+        let null = open("/dev/null", OFlags::RDWR)?;
+        let own = rustix::process::getpid();
+        let keeper = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty())?;
+        // A kernel that refuses has its reasons at every launch too; those are told.
+        let empty = root::empty_namespace(&mount_point).ok();
+        let kept: Vec<_> =
+            [Some(&null), Some(&keeper), empty.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+        let window = Window::new(null.as_fd(), &kept)?;
         Ok(Self {
             stack: Stack::new()?,
             filter: crate::seccomp::default_filter(),
             system: system::operations(),
-            null: open("/dev/null", OFlags::RDWR)?,
-            keeper: rustix::process::pidfd_open(
-                rustix::process::getpid(),
-                rustix::process::PidfdFlags::empty(),
-            )?,
+            null,
+            keeper,
             own_pid_namespace: open("/proc/self/ns/pid", OFlags::RDONLY)?,
-            // A kernel that refuses has its reasons at every launch too; those are told.
-            empty: root::empty_namespace(&mount_point).ok(),
             mount_point,
+            empty,
+            window,
             last_capability: last.trim().parse().unwrap_or(40).min(63),
         })
     }
@@ -109,7 +117,16 @@ impl Launcher {
         let sources = volumes.iter().filter(|volume| volume.source.is_some()).count() + views.len();
         let opened = OpenedSources((0..sources).map(|_| AtomicI32::new(-1)).collect());
         let outcome = Outcome::default();
-        let empty = self.empty.as_ref().filter(|_| root::fits_one_option(lowers.len()));
+        let highest = self.window.limit() as usize + sources + lowers.len() + 8;
+        let empty = self.empty.as_ref().filter(|_| root::fits_one_option(lowers.len(), highest));
+        let given = [&stdout_child, &stderr_child].into_iter().chain(&cgroup.tasks).chain(&netns);
+        let count = given.clone().count();
+        let filled = self.window.fill(given.map(AsFd::as_fd));
+        let mut places = self.window.places().iter().map(AsFd::as_fd);
+        let mut next = || places.next().unwrap_or(self.null.as_fd());
+        let (stdout_place, stderr_place) = (next(), next());
+        let tasks: Vec<_> = cgroup.tasks.iter().map(|_| next()).collect();
+        let netns_place = netns.as_ref().map(|_| next());
         let sandbox = Sandbox {
             outcome: &outcome,
             keeper: self.keeper.as_fd(),
@@ -119,10 +136,11 @@ impl Launcher {
             mount_point: &self.mount_point,
             empty: empty.map(AsFd::as_fd),
             null: self.null.as_fd(),
-            stdout: stdout_child.as_fd(),
-            stderr: stderr_child.as_fd(),
-            tasks: &cgroup.tasks,
-            netns: netns.as_ref().map(AsFd::as_fd),
+            limit: self.window.limit(),
+            stdout: stdout_place,
+            stderr: stderr_place,
+            tasks: &tasks,
+            netns: netns_place,
             views: &views,
             lowers: &lowers,
             upper: &layers.upper,
@@ -136,14 +154,17 @@ impl Launcher {
             identity: &identity,
             opened: &opened,
         };
-        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_FILES;
         if empty.is_none() {
             flags |= libc::CLONE_NEWNS;
         }
         let into = cgroup.unified.as_ref().map(AsFd::as_fd);
-        let (pid, pidfd) =
-            sys::spawn_into(u64::from(flags.unsigned_abs()), into, &mut self.stack, child::run, &sandbox)
-                .map_err(|errno| failed("clone".to_owned(), errno))?;
+        let flags = u64::from(flags.unsigned_abs());
+        let spawned = filled
+            .and_then(|()| sys::spawn_into(flags, into, &mut self.stack, child::run, &sandbox))
+            .map_err(|errno| failed("clone".to_owned(), errno));
+        self.window.clear(self.null.as_fd(), count);
+        let (pid, pidfd) = spawned?;
         match outcome.failure() {
             None => Ok(Started { pid, pidfd, stdout, stderr, oom_kills }),
             Some((step, index, errno)) => {
@@ -508,7 +529,7 @@ impl Layers {
                     let dir = upper_path.join("etc");
                     make(&dir, 0o755)?;
                     let file = dir.join(name);
-                    fs::write(&file, content)
+                    replace(&file, content)
                         .map_err(|error| failed(format!("write {}", file.display()), error))?;
                 }
                 _ => late_files.push((path.clone(), content.clone())),
@@ -517,6 +538,16 @@ impl Layers {
         let work = c_path(&plan.work_dir.join("work"))?;
         Ok(Self { upper: c_path(&upper_path)?, work, late_files })
     }
+}
+
+/// Writes a file that usually is there and empty. ext4 sends a file that was truncated to the disk as soon as it is
+/// closed, even one that had nothing to lose; so it is cut only where there is something.
+fn replace(file: &Path, content: &str) -> io::Result<()> {
+    let mut open = fs::OpenOptions::new().write(true).create(true).truncate(false).open(file)?;
+    if open.metadata()?.len() > 0 {
+        open.set_len(0)?;
+    }
+    io::Write::write_all(&mut open, content.as_bytes())
 }
 
 fn find(lowers: &[PathBuf], name: &str) -> Found {

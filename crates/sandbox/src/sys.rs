@@ -296,6 +296,13 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(result).map(drop)
 }
 
+/// Stops sharing the table of descriptors; only those below `limit` are in the new one.
+pub(crate) fn own_descriptors_below(limit: u32) -> Result<(), Errno> {
+    // SAFETY: integers only; of a table that is shared, only this process's view changes.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, limit, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
+    check(result).map(drop)
+}
+
 /// Makes descriptor `to` a copy of `from` that survives exec.
 pub(crate) fn duplicate_to(from: BorrowedFd<'_>, to: RawFd) -> Result<(), Errno> {
     if from.as_raw_fd() == to {

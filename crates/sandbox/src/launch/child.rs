@@ -146,9 +146,11 @@ pub(super) struct Sandbox<'a> {
     /// The mount namespace to start from; without it the child was given a copy of the host's.
     pub(super) empty: Option<BorrowedFd<'a>>,
     pub(super) null: BorrowedFd<'a>,
+    /// All descriptors named here are below it.
+    pub(super) limit: u32,
     pub(super) stdout: BorrowedFd<'a>,
     pub(super) stderr: BorrowedFd<'a>,
-    pub(super) tasks: &'a [OwnedFd],
+    pub(super) tasks: &'a [BorrowedFd<'a>],
     pub(super) netns: Option<BorrowedFd<'a>>,
     pub(super) views: &'a [View],
     /// Layers, top first.
@@ -179,6 +181,8 @@ pub(super) extern "C" fn run(sandbox: &Sandbox<'_>) -> ! {
 impl Sandbox<'_> {
     fn set_up(&self) -> Result<std::convert::Infallible, Errno> {
         let outcome = self.outcome;
+        // Before anything is opened: until here the table is the keeper's own.
+        sys::own_descriptors_below(self.limit)?;
         sys::set_umask(0);
         outcome.at(Step::Cgroup);
         for tasks in self.tasks {

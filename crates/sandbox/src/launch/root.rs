@@ -123,9 +123,10 @@ impl Sandbox<'_> {
     }
 }
 
-/// Whether so many layers can be named in one option, by descriptors up to a million.
-pub(super) fn fits_one_option(layers: usize) -> bool {
-    layers * "999999:".len() <= OPTION_MAX
+/// Whether so many layers can be named in one option, by descriptors up to `highest`.
+pub(super) fn fits_one_option(layers: usize, highest: usize) -> bool {
+    let digits = highest.checked_ilog10().unwrap_or_default() as usize + 1;
+    layers * (digits + 1) <= OPTION_MAX
 }
 
 /// The overlay, mounted nowhere yet.
