@@ -6,6 +6,7 @@
 //! networks of another platform on the same machine. IPv4 only. Bounds: 1,000 networks (a bridge has 1,023 ports).
 
 pub(crate) mod firewall;
+pub(crate) mod listening;
 pub(crate) mod plumbing;
 pub(crate) mod subnet;
 
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::{Config, Names};
 use crate::error::{Error, Result};
+use listening::Listening;
 use plumbing::{Create, Layout, Reap, Workers};
 use subnet::Subnet;
 
@@ -36,13 +38,15 @@ pub(crate) const QUIET: Duration = Duration::from_millis(50);
 const REST: Duration = Duration::from_secs(61);
 
 /// The network of one instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Network {
     pub(crate) number: u16,
     /// Where its namespace is mounted.
     pub netns: PathBuf,
     /// Its address on the bridge.
     pub address: Ipv4Addr,
+    /// Tells who listens in it; not of an adopted one.
+    pub(crate) listening: Option<Listening>,
 }
 
 /// The pool of networks. Clones share it.
@@ -163,12 +167,12 @@ impl Networks {
     /// The network of an adopted instance, from its number.
     pub(crate) fn adopt(&self, number: u16) -> Network {
         self.inner.lock().taken.insert(number);
-        self.network(number)
+        self.network(number, None)
     }
 
-    fn network(&self, number: u16) -> Network {
+    fn network(&self, number: u16, listening: Option<Listening>) -> Network {
         let layout = &self.inner.layout;
-        Network { number, netns: layout.netns(number), address: layout.subnet.host(number) }
+        Network { number, netns: layout.netns(number), address: layout.subnet.host(number), listening }
     }
 
     async fn create(&self, number: u16) -> Result<Network> {
@@ -179,7 +183,7 @@ impl Networks {
             Err(_) => Err(Error::Stopped),
         };
         match result {
-            Ok(()) => Ok(self.network(number)),
+            Ok(listening) => Ok(self.network(number, listening)),
             Err(error) => {
                 self.inner.lock().taken.remove(&number);
                 Err(error)

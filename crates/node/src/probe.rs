@@ -1,7 +1,7 @@
 //! Probes: what is asked of an instance, how often, and how the answer counts.
 //!
 //! Readiness at the start decides how long a cold start takes, so it is asked at once and then every 0.2 ms, 0.3 ms, …
-//! growing to 50 ms: a refused connection answers in microseconds. tokio's timers have a grain of 1 ms; the short waits
+//! growing to 50 ms: the kernel tells in microseconds whether somebody listens ([`Listening`]). tokio's timers have a grain of 1 ms; the short waits
 //! use a kernel timer.
 
 mod grpc;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::launcher::Launcher;
+use crate::network::listening::Listening;
 
 const USER_AGENT: &str = "kube-probe/1.35";
 /// As much of an answer as is looked at: the status line.
@@ -162,6 +163,19 @@ impl Probe {
     /// The wait between attempts of a running container.
     pub(crate) fn wait_while_running(&self) -> Duration {
         if self.period.is_zero() { DEFAULT_PERIOD } else { self.period }
+    }
+
+    /// What the kernel alone can answer: that nobody listens yet, and for a TCP probe that somebody does. `None` when
+    /// the program must be asked.
+    pub(crate) fn ask_kernel(&self, address: Ipv4Addr, listening: &Listening) -> Option<Result<(), String>> {
+        let (Check::Tcp(port) | Check::Http { port, .. } | Check::Grpc { port, .. }) = &self.check else {
+            return None;
+        };
+        match (listening.on(address, *port).ok()?, &self.check) {
+            (true, Check::Tcp(_)) => Some(Ok(())),
+            (true, _) => None,
+            (false, _) => Some(Err(format!("dial tcp {address}:{port}: connection refused"))),
+        }
     }
 
     /// Asks once.

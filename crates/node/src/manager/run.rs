@@ -583,7 +583,7 @@ async fn attend(
                 let checked = tokio::select! {
                     biased; // What happened goes before what is asked; a probe that is dropped is asked again.
                     () = wake => None,
-                    checked = schedule.next(care, life.phase, address, manager, id) => Some(checked),
+                    checked = schedule.next(care, life.phase, place, manager) => Some(checked),
                 };
                 let Some(checked) = checked else { continue };
                 let (step, unhealthy) = schedule.take(checked, care, life);
@@ -675,14 +675,8 @@ impl Schedule {
     }
 
     /// Waits for the next probe that is due and asks it. Cancel-safe: nothing changes before it is complete.
-    async fn next(
-        &self,
-        care: &Care,
-        phase: Phase,
-        address: Ipv4Addr,
-        manager: &Manager,
-        id: &str,
-    ) -> Checked {
+    async fn next(&self, care: &Care, phase: Phase, place: &Place<'_>, manager: &Manager) -> Checked {
+        let (id, address) = (place.id, place.address);
         let now = clock::now();
         let launcher = manager.launcher();
         if let (Some(at), Some(live), false) = (self.next_live, &care.liveness, self.startup)
@@ -698,6 +692,14 @@ impl Schedule {
                 probe::pause(probe.wait_while_starting(self.attempt)).await;
             }
             None => {}
+        }
+        // What comes at short intervals asks the kernel first; the rest is as the user wants it, whatever the kernel says.
+        if phase == Phase::Starting
+            && self.attempt < ATTEMPTS_BEFORE_TELLING
+            && let Some(listening) = place.network.and_then(|network| network.listening.as_ref())
+            && let Some(answer) = probe.ask_kernel(address, listening)
+        {
+            return Checked::Ready(answer);
         }
         Checked::Ready(probe.ask(address, launcher, id).await)
     }

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::config::Names;
 use crate::error::{Error, Result};
+use crate::network::listening::Listening;
 use crate::network::subnet::{PREFIX, Subnet};
 
 /// Bound of the queues to the two threads; a sender waits when it is reached.
@@ -55,7 +56,7 @@ fn hardware_address(number: u16) -> [u8; 6] {
 
 pub(crate) struct Create {
     pub(crate) number: u16,
-    pub(crate) reply: oneshot::Sender<Result<()>>,
+    pub(crate) reply: oneshot::Sender<Result<Option<Listening>>>,
 }
 
 pub(crate) enum Reap {
@@ -181,7 +182,13 @@ pub(crate) async fn delete_link(handle: &Handle, name: &str) {
     }
 }
 
-async fn create_network(layout: &Layout, host: &Handle, home: &File, bridge: u32, number: u16) -> Result<()> {
+async fn create_network(
+    layout: &Layout,
+    host: &Handle,
+    home: &File,
+    bridge: u32,
+    number: u16,
+) -> Result<Option<Listening>> {
     let result = try_create(layout, host, home, bridge, number).await;
     if result.is_err() {
         remove_network(layout, host, number).await;
@@ -189,10 +196,16 @@ async fn create_network(layout: &Layout, host: &Handle, home: &File, bridge: u32
     result
 }
 
-async fn try_create(layout: &Layout, host: &Handle, home: &File, bridge: u32, number: u16) -> Result<()> {
+async fn try_create(
+    layout: &Layout,
+    host: &Handle,
+    home: &File,
+    bridge: u32,
+    number: u16,
+) -> Result<Option<Listening>> {
     let path = layout.netns(number);
     let link = layout.names.link(number);
-    let (namespace, connection, inside) = new_namespace(&path, home)?;
+    let (namespace, connection, inside, listening) = new_namespace(&path, home)?;
     let mac = hardware_address(number);
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name("eth0")
@@ -242,13 +255,13 @@ async fn try_create(layout: &Layout, host: &Handle, home: &File, bridge: u32, nu
         let entry = entry.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
         entry.execute().await.map_err(Error::network(format!("add forwarding entry of {link}")))?;
     }
-    Ok(())
+    Ok(listening)
 }
 
 type Connection = rtnetlink::proto::Connection<rtnetlink::packet_route::RouteNetlinkMessage>;
 
 /// A new network namespace, bind-mounted at `path`, with a netlink connection into it.
-fn new_namespace(path: &Path, home: &File) -> Result<(File, Connection, Handle)> {
+fn new_namespace(path: &Path, home: &File) -> Result<(File, Connection, Handle, Option<Listening>)> {
     File::create(path).map_err(Error::path("create", path))?;
     #[expect(unsafe_code, reason = "network namespaces are entered per thread")]
     // SAFETY: only the network namespace of this thread changes (NEWNET); the file table stays shared.
@@ -264,7 +277,7 @@ fn new_namespace(path: &Path, home: &File) -> Result<(File, Connection, Handle)>
         let namespace = File::open(path).map_err(Error::path("open", path))?;
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(Error::io("open a netlink socket in a namespace"))?;
-        Ok((namespace, connection, handle))
+        Ok((namespace, connection, handle, Listening::open()))
     };
     let result = inside();
     move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))
