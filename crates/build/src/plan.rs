@@ -1,8 +1,9 @@
 //! The plan: everything that a build will do, as data. The same source and tools give the same plan wherever the source
 //! lies, so its digest is the key of the whole build.
 //!
-//! Paths in commands and copies use three places that the engine fills in: `$SRC` (a private copy of the source),
-//! `$OUT` (an empty directory for results) and `$CACHE/<name>` (kept between builds).
+//! Paths in commands use places that the engine fills in: `$SRC` (a private copy of the source, where commands start),
+//! `$OUT` (an empty directory for results), `$STAGE/<name>` (the results of an earlier stage, read-only) and
+//! `$CACHE/<name>` (kept between builds).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,8 +65,6 @@ pub struct Stage {
     pub inputs: Vec<String>,
     /// Caches that it may use.
     pub caches: BTreeSet<Cache>,
-    /// Copies of results that lie elsewhere, made after the commands: from a place to a path below `$OUT`.
-    pub collect: BTreeMap<String, String>,
     /// Whether what it leaves in `$OUT` stays valid for the same inputs, so that it need not run again.
     pub keep: bool,
 }
@@ -100,6 +99,8 @@ pub enum Base {
     },
     /// No image at all: the result is an artifact of one file.
     Artifact,
+    /// What the project's Dockerfile says, which buildah builds.
+    Dockerfile,
 }
 
 /// One layer.
@@ -116,7 +117,7 @@ pub struct LayerPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Copy {
-    /// `$SRC/…`, `$OUT/<stage>/…`, or `builtin:<name>` for what this program brings along.
+    /// `$SRC/…`, `$STAGE/<name>/…`, or `builtin:<name>` for what this program brings along.
     pub from: String,
     /// Absolute path in the image.
     pub to: String,
