@@ -33,6 +33,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Push, pull, list, remove, import and build images in the platform's store.
     Image(Image),
+    /// Build a directory into an image and make it a service: from source to a URL.
+    Deploy(Deploy),
     /// Build an example, start a private platform, and watch it wake, grow, sleep and wake again.
     Demo(Demo),
     /// The helper process that launches sandboxes; started by `up`.
@@ -108,6 +110,59 @@ pub struct Doctor {
     /// Which platform.
     #[command(flatten)]
     pub data: DataDir,
+    /// `text` or `json`.
+    #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
+    pub output: String,
+}
+
+/// `dormouse deploy`.
+#[derive(Debug, Clone, Args)]
+pub struct Deploy {
+    /// The project's directory, or one file: a static program or a WebAssembly component.
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Which platform.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The service's name [default: the directory's].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The namespace of the service.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// A variable of the service, NAME=VALUE; may be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// A variable of the build, NAME=VALUE; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_env: Vec<String>,
+    /// The port that the program listens on [default: 8080, told to it as PORT].
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// What the project is written in [default: detected].
+    #[arg(short, long)]
+    pub language: Option<String>,
+    /// The image to build upon [default: an empty one, or the machine's interpreter made into one].
+    #[arg(long, value_name = "IMAGE")]
+    pub base_image: Option<String>,
+    /// What to run instead of what the project says.
+    #[arg(long, value_name = "ARG", num_args = 1.., allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// Never use the network: everything must be in the caches.
+    #[arg(long)]
+    pub offline: bool,
+    /// Print what would be done, as JSON, and do nothing.
+    #[arg(long)]
+    pub plan: bool,
+    /// Deploy again whenever a file changes, until Ctrl-C.
+    #[arg(short, long, conflicts_with = "plan")]
+    pub watch: bool,
+    /// How long to wait for the service to become Ready, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub timeout_seconds: u64,
+    /// How long one step of the build may take, in seconds.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub build_timeout_seconds: u64,
     /// `text` or `json`.
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
     pub output: String,

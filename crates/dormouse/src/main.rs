@@ -55,6 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Status(args) => dormouse_cli::status::run(&args, &mut out),
             Command::Down(args) => down::run(&args, &mut out).await,
             Command::Doctor(args) => down::doctor(&args, &mut out),
+            Command::Deploy(args) => dormouse_cli::deploy::run(&args, &mut out).await,
             Command::Image(args) => dormouse_cli::image::run(&args, &mut out).await,
             Command::Keeper(_) => Ok(()),
         }

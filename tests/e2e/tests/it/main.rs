@@ -7,6 +7,7 @@ mod components;
 mod concurrency;
 mod containers;
 mod crash;
+mod deploy;
 mod examples;
 mod images;
 mod manifest;
