@@ -11,6 +11,7 @@
 //!
 //! Reading order: [`Request`], [`Project`] → `source` (walk, ignore, hash) → [`detect`](fn@detect) → `lang` (a recipe per
 //! language) → [`Plan`] → `stage` (its commands in sandboxes) → `layers` → `base` → [`Engine`]. [`Error`] has every reason.
+//! [`function`] turns the projects of `kn func` into requests.
 //! Test alone, as root: `cargo test -p dormouse-build`.
 
 mod base;
@@ -18,6 +19,7 @@ mod detect;
 mod dockerfile;
 mod engine;
 mod error;
+pub mod function;
 mod host;
 mod lang;
 mod layers;
