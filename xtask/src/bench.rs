@@ -9,12 +9,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let peers = match arguments.first().map(String::as_str) {
         Some("cold-start") => tools::FOR_COLD_START,
         Some("hop") => tools::FOR_HOP,
-        Some("services" | "wake") => &[],
+        Some("services" | "wake" | "deploy") => &[],
         Some("wasm") => {
             tools::wasm::for_benchmark()?;
             tools::FOR_WASM
         }
-        _ => bail!("which one? cold-start, wake, hop, services, wasm"),
+        _ => bail!("which one? cold-start, wake, hop, services, wasm, deploy"),
     };
     tools::install(tools::FOR_PLATFORM)?;
     tools::install(peers)?;

@@ -24,6 +24,7 @@ cargo xtask VERB
   bench hop          CPU per proxied request, beside nginx and HAProxy
   bench services     1,000 services at zero: time to Ready, memory, boot, idle
   bench wasm         components: cold requests and steady load, beside `wasmtime serve`
+  bench deploy       from source to Ready in each language
   conformance serving   Knative Serving's own test suites against a private platform
 ";
 

@@ -22,7 +22,6 @@ pub fn open(data_dir: &Path, state: Option<&State>) -> anyhow::Result<Engine> {
 }
 
 /// What builds may know of the user's surroundings.
-#[expect(clippy::disallowed_methods, reason = "builds use the user's tools, which these variables lead to")]
 fn host() -> Host {
     let path = std::env::var_os("PATH").unwrap_or_default();
     Host {

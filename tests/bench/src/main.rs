@@ -5,6 +5,7 @@
 //! benchmark → [`figures`] and [`report`].
 
 mod cold_start;
+mod deploy;
 mod figures;
 mod fleet;
 mod hop;
@@ -52,6 +53,7 @@ fn run() -> Result<Verdict> {
         Some("hop") => hop::run(),
         Some("services") => services::run(),
         Some("wasm") => wasm::run(),
-        _ => bail!("which one? cold-start, wake, hop, services, wasm"),
+        Some("deploy") => deploy::run(),
+        _ => bail!("which one? cold-start, wake, hop, services, wasm, deploy"),
     }
 }

@@ -122,6 +122,6 @@ fn main_package(draft: &Draft<'_>) -> Result<String> {
             Reason::EntrypointNotFound,
             format!("there are several programs: {}", many.join(", ")),
         )
-        .with_remedy(format!("deploy one of them by its own directory, or keep one main package"))),
+        .with_remedy("deploy one of them by its own directory, or keep one main package")),
     }
 }
