@@ -1,9 +1,11 @@
-//! `conformance serving`: Knative Serving's own test suites, unmodified, against a private platform.
+//! `conformance serving`: Knative Serving's own test suites, unmodified, against a private platform. `conformance registry`
+//! is the same for the registry ([`registry`]).
 //!
 //! The tests and the programs of their images come from the Go module proxy and are built here; nothing of them is kept
 //! in the repository.
 
 mod platform;
+mod registry;
 mod report;
 mod suites;
 mod upstream;
@@ -33,6 +35,7 @@ struct Options {
 
 const USAGE: &str = "\
 cargo xtask conformance serving [--suite NAME]... [--run PATTERN] [--known-gaps] [--parallel N] [--binary PATH]
+cargo xtask conformance registry [--binary PATH]
 
   --suite NAME    only this suite; may be repeated
   --run PATTERN   only the tests that Go's pattern matches
@@ -43,6 +46,19 @@ cargo xtask conformance serving [--suite NAME]... [--run PATTERN] [--known-gaps]
 
 /// Runs the suites; fails when a test fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let [verb, rest @ ..] = arguments
+        && verb == "registry"
+    {
+        let binary = match rest {
+            [] => build()?,
+            [flag, path] if flag == "--binary" => {
+                PathBuf::from(path).canonicalize().context("find the binary")?
+            }
+            _ => bail!("only --binary PATH is understood\n\n{USAGE}"),
+        };
+        tools::install(tools::FOR_PLATFORM)?;
+        return registry::run(&binary);
+    }
     let options = parse(arguments)?;
     let chosen: Vec<&Suite> = SUITES.iter().filter(|suite| options.wants(suite)).collect();
     ensure!(!chosen.is_empty(), "no such suite; there are: {}", names());
@@ -97,7 +113,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
     let mut options = Options { suites: Vec::new(), run: None, gaps: false, binary: None, parallel: 4 };
     let mut rest = arguments.iter();
     if rest.next().map(String::as_str) != Some("serving") {
-        bail!("which suites? serving\n\n{USAGE}");
+        bail!("which suites? serving, registry\n\n{USAGE}");
     }
     while let Some(argument) = rest.next() {
         let mut value =

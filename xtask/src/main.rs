@@ -26,6 +26,7 @@ cargo xtask VERB
   bench wasm         components: cold requests and steady load, beside `wasmtime serve`
   bench deploy       from source to Ready in each language
   conformance serving   Knative Serving's own test suites against a private platform
+  conformance registry  the OCI distribution specification's own program against the registry
 ";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]

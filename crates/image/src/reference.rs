@@ -279,7 +279,7 @@ mod tests {
             ("x:", "tag is empty"),
             ("x:-a", "is not a tag"),
             ("x@sha256:12", "64 lowercase"),
-            ("x@md5:12", "only sha256"),
+            ("x@md5:12", "only sha256 and sha512"),
             ("host:port/x", "not a port"),
             ("-a.b/x", "registry host"),
             ("a-/b", "separators"),

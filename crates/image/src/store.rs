@@ -3,7 +3,7 @@
 //! Problem: several processes (the platform and a command beside it) share one directory, any of them can be killed at any
 //! moment, and nothing may be stored twice or half. Decision: plain files and the kernel's own atomic steps.
 //!
-//! - `blobs/sha256/<hex>`: written under `tmp/`, synced, renamed, directory synced. Never modified.
+//! - `blobs/<algorithm>/<hex>`: written under `tmp/`, synced, renamed, directory synced. Never modified.
 //! - `layers/<hex of the diff id>`: an unpacked layer in overlayfs form; made under `tmp/`, synced, renamed.
 //! - `refs/<hash of the name>`: one small JSON record per name ([`refs`]).
 //! - `lock`: shared by every process that has the store open. Whoever can have it alone (in its `turn`) may remove
@@ -54,7 +54,7 @@ struct Inner {
 impl Store {
     /// Opens or makes the store in `root`. Blocking.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        for name in ["", "tmp", "blobs", "blobs/sha256", "refs", "layers"] {
+        for name in ["", "tmp", "blobs", "blobs/sha256", "blobs/sha512", "refs", "layers"] {
             let path = root.join(name);
             // Layers hold set-uid programs: nobody but the owner may reach them.
             fs::DirBuilder::new()
@@ -124,7 +124,7 @@ impl Store {
 
     /// Where a blob is or would be.
     pub(crate) fn blob_path(&self, digest: Digest) -> PathBuf {
-        self.inner.root.join("blobs/sha256").join(digest.hex())
+        self.inner.root.join("blobs").join(digest.algorithm()).join(digest.hex())
     }
 
     /// Where an unpacked layer is or would be.
@@ -157,7 +157,7 @@ impl Store {
             return Err(Error::TooLarge { subject: format!("{subject} ({digest})"), limit });
         }
         let bytes = fs::read(&path).map_err(|source| Error::file("read", &path, source))?;
-        if Digest::of(&bytes) != digest {
+        if digest.same_of(&bytes) != digest {
             let _ = fs::remove_file(&path);
             return Err(Error::Damaged { digest });
         }

@@ -52,7 +52,7 @@ pub(crate) fn unpack(store: &Store, layer: Digest, diff_id: Digest, limits: &Lim
         }
         Err(source) => return Err(Error::file("open", &path, source)),
     };
-    let unpacked = unpack_into(&temporary, layer, blob, limits);
+    let unpacked = unpack_into(&temporary, layer, diff_id, blob, limits);
     let actual = match unpacked {
         Ok(actual) if actual == diff_id => actual,
         other => {
@@ -81,7 +81,7 @@ impl Drop for Cleanup<'_> {
 
 fn damaged(path: &Path, digest: Digest) -> bool {
     let Ok(mut file) = File::open(path) else { return false };
-    let mut hasher = crate::digest::Hasher::default();
+    let mut hasher = digest.hasher();
     let mut buffer = vec![0; 256 << 10];
     loop {
         match file.read(&mut buffer) {
@@ -93,8 +93,9 @@ fn damaged(path: &Path, digest: Digest) -> bool {
 }
 
 /// Unpacks into the new directory `dir`; answers the digest of the uncompressed archive.
-fn unpack_into(dir: &Path, layer: Digest, blob: File, limits: &Limits) -> Result<Digest> {
-    let mut stream = LayerStream::open(blob, limits).map_err(|source| Error::Corrupt { layer, source })?;
+fn unpack_into(dir: &Path, layer: Digest, diff_id: Digest, blob: File, limits: &Limits) -> Result<Digest> {
+    let mut stream = LayerStream::open(blob, diff_id.hasher(), limits)
+        .map_err(|source| Error::Corrupt { layer, source })?;
     let mut tree = Tree::create(dir)?;
     let result = entries(&mut stream, &mut tree, layer, limits);
     // What stopped the stream explains the failure better than the archive reader's view of it.

@@ -35,6 +35,13 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts one on free ports and puts the images and objects there that the tests expect.
     pub(crate) fn start(binary: &Path, built: &Built) -> Result<Self> {
+        let platform = Self::empty(binary)?;
+        platform.furnish(built)?;
+        Ok(platform)
+    }
+
+    /// Starts one on free ports with nothing in it.
+    pub(crate) fn empty(binary: &Path) -> Result<Self> {
         let data = shell::root().join(format!("target/conformance/data-{}", std::process::id()));
         std::fs::create_dir_all(&data)?;
         let log = std::fs::File::create(data.join("up.log"))?;
@@ -53,7 +60,6 @@ impl Platform {
             registry: String::new(),
         };
         platform.wait()?;
-        platform.furnish(built)?;
         Ok(platform)
     }
 

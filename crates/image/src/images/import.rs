@@ -198,7 +198,8 @@ fn normal(path: &str) -> String {
 
 /// The digest that a blob's path promises.
 fn promised(name: &str) -> Option<Digest> {
-    Digest::from_hex(name.strip_prefix("blobs/sha256/")?)
+    let (algorithm, hex) = name.strip_prefix("blobs/")?.split_once('/')?;
+    Digest::from_hex(hex).filter(|digest| digest.algorithm() == algorithm)
 }
 
 fn read_archive(store: &Store, path: &Path, limit: u64) -> Result<Contents> {
@@ -273,22 +274,23 @@ fn read_layout(store: &Store, dir: &Path, limit: u64) -> Result<Contents> {
         if !seen.insert(digest) {
             continue;
         }
-        let bytes = match read(&format!("blobs/sha256/{}", digest.hex()), MANIFEST_BYTES_MAX) {
+        let bytes = match read(&format!("blobs/{}/{}", digest.algorithm(), digest.hex()), MANIFEST_BYTES_MAX)
+        {
             Ok(bytes) => bytes,
             // Layouts may hold only some platforms of an index; what is needed is checked at the end.
             Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let actual = Digest::of(&bytes);
+        let actual = digest.same_of(&bytes);
         if actual != digest {
             let subject = format!("manifest in {}", dir.display());
             return Err(Error::DigestMismatch { subject, expected: digest, actual });
         }
-        store.put(&bytes)?;
+        store.put_as(&bytes, Some(digest))?;
         let document = Document::parse(&digest.to_string(), None, &bytes)?;
         todo.extend(document.manifests().iter().map(|child| child.digest));
         for blob in document.blobs() {
-            let path: PathBuf = dir.join("blobs/sha256").join(blob.digest.hex());
+            let path: PathBuf = dir.join("blobs").join(blob.digest.algorithm()).join(blob.digest.hex());
             let Ok(mut file) = File::open(&path) else { continue };
             let expect = Expect { digest: Some(blob.digest), size: Some(blob.size) };
             store.put_reader(&mut file, &expect, limit, &path.display().to_string())?;

@@ -123,7 +123,7 @@ impl Images {
         }
         let fetched = session.manifest(&digest.to_string(), Some(digest)).await?;
         let (store, bytes) = (self.store().clone(), fetched.bytes);
-        blocking(move || store.put(&bytes)).await?;
+        blocking(move || store.put_as(&bytes, Some(digest))).await?;
         debug_assert_eq!(fetched.digest, digest, "verified by the session");
         Ok(fetched.document)
     }

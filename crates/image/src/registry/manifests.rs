@@ -58,7 +58,10 @@ pub(super) async fn put(
             return Err(Problem::new(Code::ManifestInvalid, message).with(StatusCode::REQUEST_TIMEOUT));
         }
     };
-    let digest = Digest::of(&bytes);
+    let digest = match &at {
+        At::Digest(expected) => expected.same_of(&bytes),
+        At::Tag(_) => Digest::of(&bytes),
+    };
     if let At::Digest(expected) = &at
         && *expected != digest
     {
@@ -72,7 +75,7 @@ pub(super) async fn put(
         if let Some(missing) = missing(&owner, &name, &document)? {
             return Ok(Err(missing));
         }
-        owner.store().put(&bytes)?;
+        owner.store().put_as(&bytes, Some(digest))?;
         let records = Images::records(&reference, document.media_type(), digest, Origin::Local);
         owner.store().set_names(records)?;
         Ok(Ok(()))

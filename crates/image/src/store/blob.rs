@@ -94,7 +94,11 @@ impl BlobWriter {
         {
             return Err(Error::SizeMismatch { subject: subject.to_owned(), expected, actual: self.size });
         }
-        let digest = self.hasher.clone().finish();
+        let mut digest = self.hasher.clone().finish();
+        // Rare enough to read the file once more: the algorithm is known only at the end.
+        if let Some(expected) = expect.digest.filter(|expected| expected.algorithm() != digest.algorithm()) {
+            digest = expected.same_of_file(&self.path)?;
+        }
         if let Some(expected) = expect.digest
             && expected != digest
         {
@@ -201,9 +205,14 @@ impl AsyncWriter {
 impl Store {
     /// Stores a small blob whole. Blocking.
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        self.put_as(bytes, None)
+    }
+
+    /// The same under the name that others know it by; it must be its digest. Blocking.
+    pub(crate) fn put_as(&self, bytes: &[u8], digest: Option<Digest>) -> Result<Digest> {
         let mut writer = BlobWriter::new(self, bytes.len() as u64)?;
         writer.append(bytes)?;
-        writer.finish(&Expect::default(), "the blob")
+        writer.finish(&Expect { digest, size: None }, "the blob")
     }
 
     /// Stores what `reader` gives. Blocking.

@@ -69,7 +69,8 @@ impl Store {
             self.reach(digest, &mut reached);
         }
         let mut swept = Swept::default();
-        for (digest, path) in self.stored("blobs/sha256")? {
+        let blobs = [self.stored("blobs/sha256")?, self.stored("blobs/sha512")?].concat();
+        for (digest, path) in blobs {
             if reached.contains(&digest) {
                 continue;
             }

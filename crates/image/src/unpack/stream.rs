@@ -40,12 +40,12 @@ pub(crate) fn decode(reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
 }
 
 impl LayerStream {
-    /// Begins to read `blob`.
-    pub(super) fn open(blob: File, limits: &Limits) -> io::Result<Self> {
+    /// Begins to read `blob`; `hasher` computes the diff id.
+    pub(super) fn open(blob: File, hasher: Hasher, limits: &Limits) -> io::Result<Self> {
         let compressed = blob.metadata()?.len();
         Ok(Self {
             reader: decode(blob)?,
-            hasher: Hasher::default(),
+            hasher,
             done: 0,
             limit: limits.layer_bytes,
             ratio_limit: compressed.saturating_mul(limits.layer_ratio).max(RATIO_FLOOR_BYTES),
