@@ -101,9 +101,9 @@ pub enum Error {
         /// What was read.
         subject: String,
         /// The digest asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The digest of what arrived.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// Content does not have the size that its descriptor tells.
     #[error("size mismatch of {subject}: expected {expected} bytes, got {actual}")]
@@ -173,9 +173,9 @@ pub enum Error {
         /// The layer's blob.
         layer: Digest,
         /// The configuration's entry.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The digest of the uncompressed archive.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// Content that should be in the store is not.
     #[error("{subject} needs {digest}, which is not in the store")]

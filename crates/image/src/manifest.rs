@@ -70,7 +70,7 @@ pub(crate) struct ImageManifest {
     #[serde(default)]
     pub(crate) layers: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) subject: Option<Descriptor>,
+    pub(crate) subject: Option<Box<Descriptor>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
@@ -255,7 +255,7 @@ impl Document {
     /// What it says something about, if it is a referrer.
     pub(crate) fn subject(&self) -> Option<&Descriptor> {
         match self {
-            Self::Image(image) => image.subject.as_ref(),
+            Self::Image(image) => image.subject.as_deref(),
             Self::Index(index) => index.subject.as_ref(),
         }
     }

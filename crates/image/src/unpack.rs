@@ -62,7 +62,7 @@ pub(crate) fn unpack(store: &Store, layer: Digest, diff_id: Digest, limits: &Lim
                 return Err(Error::Damaged { digest: layer });
             }
             let actual = other?;
-            return Err(Error::DiffId { layer, expected: diff_id, actual });
+            return Err(Error::DiffId { layer, expected: diff_id.into(), actual: actual.into() });
         }
     };
     let published = store.publish_layer(&temporary, actual)?;

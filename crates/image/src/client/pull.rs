@@ -61,7 +61,7 @@ impl Session {
         let actual = expected.map_or_else(|| Digest::of(&bytes), |expected| expected.same_of(&bytes));
         if let Some(expected) = expected.filter(|expected| *expected != actual) {
             let subject = format!("the manifest of {}", self.reference());
-            return Err(Error::DigestMismatch { subject, expected, actual });
+            return Err(Error::DigestMismatch { subject, expected: expected.into(), actual: actual.into() });
         }
         let document = Document::parse(&self.reference().to_string(), media_type.as_deref(), &bytes)?;
         Ok(Fetched { digest: actual, document, bytes })

@@ -154,7 +154,7 @@ impl Images {
             artifact_type: Some(referrer.artifact_type.clone()),
             config,
             layers: vec![Descriptor::new(&referrer.media_type, content, referrer.bytes.len() as u64)],
-            subject: Some(Descriptor::new(document.media_type(), subject, size.len() as u64)),
+            subject: Some(Box::new(Descriptor::new(document.media_type(), subject, size.len() as u64))),
             annotations: Some(referrer.annotations.clone()).filter(|map| !map.is_empty()),
         };
         let digest = self.put_json(&manifest, OCI_MANIFEST)?.digest;

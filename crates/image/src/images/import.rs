@@ -284,7 +284,7 @@ fn read_layout(store: &Store, dir: &Path, limit: u64) -> Result<Contents> {
         let actual = digest.same_of(&bytes);
         if actual != digest {
             let subject = format!("manifest in {}", dir.display());
-            return Err(Error::DigestMismatch { subject, expected: digest, actual });
+            return Err(Error::DigestMismatch { subject, expected: digest.into(), actual: actual.into() });
         }
         store.put_as(&bytes, Some(digest))?;
         let document = Document::parse(&digest.to_string(), None, &bytes)?;

@@ -102,7 +102,11 @@ impl BlobWriter {
         if let Some(expected) = expect.digest
             && expected != digest
         {
-            return Err(Error::DigestMismatch { subject: subject.to_owned(), expected, actual: digest });
+            return Err(Error::DigestMismatch {
+                subject: subject.to_owned(),
+                expected: expected.into(),
+                actual: digest.into(),
+            });
         }
         if self.store.claim(digest) == Some(self.size) {
             return Ok(digest);
