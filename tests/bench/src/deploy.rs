@@ -100,7 +100,8 @@ fn deploy(platform: &Platform, subject: &Subject, project: &Path, expected: &str
         .flatten()
         .filter(|phase| phase.get("name").is_some_and(|name| name == "compile"))
         .filter_map(|phase| phase.get("took")?.as_f64())
-        .sum();
+        // The sum of nothing is minus zero.
+        .fold(0.0, |sum, seconds| sum + seconds);
     Ok(Taken {
         seconds: number("/seconds").context("seconds")?,
         compile,
