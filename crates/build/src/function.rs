@@ -35,7 +35,7 @@ pub use self::spec::{
 };
 pub use self::template::{Template, languages, templates};
 pub use self::value::{Meaning, meaning};
-pub use self::yaml::{Node, Value};
+pub use self::yaml::{Node, Value, yaml};
 
 /// The file that makes a directory a function.
 pub const FILE: &str = "func.yaml";
@@ -239,6 +239,11 @@ impl Function {
     /// [`Reason::ProjectInvalid`] for a variable that is not set here.
     pub fn service(&self, image: &str, namespace: &str, env: Lookup<'_>) -> Result<serde_json::Value> {
         service::service(&self.spec, image, namespace, env)
+    }
+
+    /// What func.yaml says, as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        (&self.spec.write()).into()
     }
 
     /// The Triggers of its subscriptions, owned by the Service that has `uid`.

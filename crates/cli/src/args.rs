@@ -35,6 +35,8 @@ pub enum Command {
     Image(Image),
     /// Build a directory into an image and make it a service: from source to a URL.
     Deploy(Deploy),
+    /// Make, build, run, deploy and look after function projects, as `kn func` does.
+    Func(Box<crate::func::args::Func>),
     /// Build an example, start a private platform, and watch it wake, grow, sleep and wake again.
     Demo(Demo),
     /// The helper process that launches sandboxes; started by `up`.

@@ -97,7 +97,7 @@ fn open(data_dir: &Path) -> anyhow::Result<Images> {
 
 /// The credentials that docker, podman and skopeo have stored for this user, first found first.
 #[expect(clippy::disallowed_methods, reason = "command-line tools share these variables")]
-fn stored_credentials() -> anyhow::Result<Auth> {
+pub(crate) fn stored_credentials() -> anyhow::Result<Auth> {
     let home = std::env::var("HOME").unwrap_or_default();
     let mut files = Vec::new();
     files.extend(std::env::var("REGISTRY_AUTH_FILE").ok().map(PathBuf::from));

@@ -56,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Down(args) => down::run(&args, &mut out).await,
             Command::Doctor(args) => down::doctor(&args, &mut out),
             Command::Deploy(args) => dormouse_cli::deploy::run(&args, &mut out).await,
+            Command::Func(args) => dormouse_cli::func::run(&args, &mut out).await,
             Command::Image(args) => dormouse_cli::image::run(&args, &mut out).await,
             Command::Keeper(_) => Ok(()),
         }

@@ -66,6 +66,45 @@ pub(super) fn write(node: &Node) -> String {
     out
 }
 
+/// A JSON value as YAML.
+pub fn yaml(value: &serde_json::Value) -> String {
+    write(&Node::from(value))
+}
+
+impl From<&serde_json::Value> for Node {
+    fn from(value: &serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Self::plain("null"),
+            serde_json::Value::Bool(truth) => Self::plain(truth),
+            serde_json::Value::Number(number) => Self::plain(number),
+            serde_json::Value::String(text) => Self::text(text),
+            serde_json::Value::Array(list) => Self::list(list.iter().map(Self::from).collect()),
+            serde_json::Value::Object(fields) => {
+                Self::map(fields.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect())
+            }
+        }
+    }
+}
+
+impl From<&Node> for serde_json::Value {
+    fn from(node: &Node) -> Self {
+        match &node.value {
+            Value::Map(fields) => {
+                Self::Object(fields.iter().map(|(key, node)| (key.clone(), Self::from(node))).collect())
+            }
+            Value::List(list) => list.iter().map(Self::from).collect(),
+            Value::Scalar { text, plain } => match node.tag() {
+                "!!null" => Self::Null,
+                // Numbers and truth values are JSON too; what only YAML knows stays text.
+                "!!bool" | "!!int" | "!!float" if *plain => {
+                    serde_json::from_str(text).unwrap_or_else(|_| Self::String(text.clone()))
+                }
+                _ => Self::String(text.clone()),
+            },
+        }
+    }
+}
+
 struct Reader {
     /// Finished anchored nodes by their number.
     anchors: Vec<(usize, Node)>,

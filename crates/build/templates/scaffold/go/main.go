@@ -128,11 +128,11 @@ func answer(w http.ResponseWriter, ok bool, err error, text string) {
 }
 
 func address() string {
-	if port := os.Getenv("PORT"); port != "" {
-		return ":" + port
-	}
 	if listen := os.Getenv("LISTEN_ADDRESS"); listen != "" {
 		return listen
+	}
+	if port := os.Getenv("PORT"); port != "" {
+		return ":" + port
 	}
 	return ":8080"
 }

@@ -224,7 +224,7 @@ async function main() {
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   const listening = () => log.info('listening on port', server.address().port);
-  const told = process.env.LISTEN_ADDRESS && !process.env.PORT ? process.env.LISTEN_ADDRESS : undefined;
+  const told = process.env.LISTEN_ADDRESS;
   if (told) {
     const place = told.lastIndexOf(':');
     server.listen(Number(told.slice(place + 1)), told.slice(0, place).replace(/[[\]]/g, '') || undefined, listening);

@@ -344,13 +344,11 @@ async def call(function, name, *arguments):
 
 
 def address():
-    if os.environ.get("PORT"):
-        return None, int(os.environ["PORT"])
     listen = os.environ.get("LISTEN_ADDRESS")
     if listen:
         host, _, port = listen.rpartition(":")
         return host.strip("[]") or None, int(port)
-    return None, 8080
+    return None, int(os.environ.get("PORT") or 8080)
 
 
 class Static:
